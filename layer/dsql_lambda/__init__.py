@@ -1,0 +1,1 @@
+"""Aurora DSQL transactions for AWS Lambda functions in Python."""

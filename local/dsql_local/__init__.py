@@ -1,0 +1,1 @@
+"""A local Aurora DSQL: real PostgreSQL behind the front that a cluster shows."""
