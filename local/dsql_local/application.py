@@ -1,0 +1,93 @@
+"""What a SAM template says of a function: where its code and layers are, its handler, environment, time and memory.
+
+Reads a source template or a built one (`.aws-sam/build/template.yaml`), with the parameters at their defaults. It knows the few
+intrinsic functions that such a choice needs, resolves nothing that only AWS knows (that becomes an empty variable, as in `sam local`),
+and starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from samtranslator.yaml_helper import yaml_parse
+
+__all__ = ["Function", "read_function"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Function:
+    """One function of a template; paths are absolute."""
+
+    name: str
+    code: Path
+    handler: str
+    layers: tuple[Path, ...]
+    environment: Mapping[str, str]
+    timeout: int
+    memory: int
+
+
+def read_function(template: Path, name: str) -> Function:
+    """The function with this logical id; a ValueError names those there are."""
+    document = yaml_parse(template.read_text(encoding="utf-8"))
+    resources = document.get("Resources", {})
+    functions = sorted(key for key, value in resources.items() if value["Type"] == "AWS::Serverless::Function")
+    if name not in functions:
+        raise ValueError(f"{template.name} has no function {name!r}; it has {', '.join(functions) or 'none'}")
+    intrinsics = _Intrinsics(document)
+    shared = intrinsics.resolve(document.get("Globals", {}).get("Function", {}))
+    own = intrinsics.resolve(resources[name]["Properties"])
+    variables = {**_variables(shared), **_variables(own)}
+    layers = [*shared.get("Layers", []), *own.get("Layers", [])]
+    folder = template.parent.resolve()
+    return Function(
+        name=name,
+        code=folder / own["CodeUri"],
+        handler=own["Handler"],
+        layers=tuple(folder / resources[layer["Ref"]]["Properties"]["ContentUri"] for layer in layers),
+        environment={key: value if isinstance(value, str) else "" for key, value in variables.items()},
+        timeout=int(own.get("Timeout", shared.get("Timeout", 3))),
+        memory=int(own.get("MemorySize", shared.get("MemorySize", 128))),
+    )
+
+
+def _variables(properties: Mapping[str, Any]) -> dict[str, Any]:
+    variables: dict[str, Any] = properties.get("Environment", {}).get("Variables", {})
+    return variables
+
+
+class _Intrinsics:
+    """Ref to a parameter, and Fn::If with its conditions; everything else stays as it is."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._defaults = {key: value.get("Default", "") for key, value in document.get("Parameters", {}).items()}
+        self._conditions = document.get("Conditions", {})
+
+    def resolve(self, value: Any) -> Any:
+        match value:
+            case {"Ref": name, **rest} if not rest and name in self._defaults:
+                return self._defaults[name]
+            case {"Fn::If": [condition, yes, no], **rest} if not rest:
+                return self.resolve(yes if self._holds(self._conditions[condition]) else no)
+            case dict():
+                return {key: self.resolve(item) for key, item in value.items()}
+            case list():
+                return [self.resolve(item) for item in value]
+        return value
+
+    def _holds(self, condition: Any) -> bool:
+        match condition:
+            case {"Condition": name}:
+                return self._holds(self._conditions[name])
+            case {"Fn::Equals": [left, right]}:
+                return bool(self.resolve(left) == self.resolve(right))
+            case {"Fn::Not": [inner]}:
+                return not self._holds(inner)
+            case {"Fn::And": list() as parts}:
+                return all(map(self._holds, parts))
+            case {"Fn::Or": list() as parts}:
+                return any(map(self._holds, parts))
+        raise ValueError(f"a condition that is not understood here: {condition!r}")
