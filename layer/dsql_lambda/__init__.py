@@ -1,1 +1,83 @@
-"""Aurora DSQL transactions for AWS Lambda functions in Python."""
+"""Aurora DSQL transactions for AWS Lambda functions in Python.
+
+    from dsql_lambda import with_dsql_transaction
+
+    @with_dsql_transaction
+    def lambda_handler(event, context, tx):
+        return tx.rows("SELECT id, balance FROM accounts WHERE id = :id", id=event["id"])
+
+Every public name is here. Names are looked up when they are first used: each import is cold start.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .attempt import retry_on_occ as retry_on_occ
+    from .connection import Connection as Connection
+    from .connection import connect as connect
+    from .decorator import with_dsql_transaction as with_dsql_transaction
+    from .environment import cached_connection as cached_connection
+    from .environment import run_transaction as run_transaction
+    from .errors import CommitOutcomeUnknown as CommitOutcomeUnknown
+    from .errors import ConfigError as ConfigError
+    from .errors import ConnectError as ConnectError
+    from .errors import DeadlineExceeded as DeadlineExceeded
+    from .errors import DsqlError as DsqlError
+    from .errors import OCCRetryExhausted as OCCRetryExhausted
+    from .errors import TokenError as TokenError
+    from .errors import TransactionError as TransactionError
+    from .occ import OCCConflict as OCCConflict
+    from .occ import OCCType as OCCType
+    from .occ import classify_occ as classify_occ
+    from .occ import is_occ_error as is_occ_error
+    from .options import ConnectOptions as ConnectOptions
+    from .retry import OCCRetryConfig as OCCRetryConfig
+    from .token import Token as Token
+    from .transaction import Transaction as Transaction
+    from .wire import DatabaseError as DatabaseError
+
+_MODULES = {
+    "attempt": ("retry_on_occ",),
+    "connection": ("Connection", "connect"),
+    "decorator": ("with_dsql_transaction",),
+    "environment": ("cached_connection", "run_transaction"),
+    "errors": (
+        "CommitOutcomeUnknown",
+        "ConfigError",
+        "ConnectError",
+        "DeadlineExceeded",
+        "DsqlError",
+        "OCCRetryExhausted",
+        "TokenError",
+        "TransactionError",
+    ),
+    "occ": ("OCCConflict", "OCCType", "classify_occ", "is_occ_error"),
+    "options": ("ConnectOptions",),
+    "retry": ("OCCRetryConfig",),
+    "token": ("Token",),
+    "transaction": ("Transaction",),
+    "wire": ("DatabaseError",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604 - the one list of names, made of the table above
+    "__version__",
+    *sorted(_MODULE_OF),
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,219 @@
+"""The public `Connection`, and how one is opened: `connect`.
+
+Knows how DSQL refuses a connection and what follows (wait, sign again, give up with a sentence that says what to check).
+Knows nothing of who keeps connections: the environment and pools stand above.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+from .attempt import random_number, run_in_transaction
+from .errors import ConnectError, DeadlineExceeded, TransactionError
+from .link import NEVER, Opener, dial
+from .options import ConnectOptions
+from .retry import OCCRetryConfig
+from .telemetry import Telemetry
+from .token import Signer
+from .transaction import Transaction
+from .wire import DatabaseError, InterfaceError, Wire
+
+T = TypeVar("T")
+
+
+class Connection(Wire):
+    """A `pg8000.native.Connection` to DSQL, with transactions. `connect` opens one; the constructor takes pg8000's arguments."""
+
+    def transaction_with_retry(self, function: Callable[[Transaction], T], retry: OCCRetryConfig | None = None) -> T:
+        """Run `function(tx)` in a transaction on this connection, again when DSQL reports a conflict.
+
+        The function may run several times: it must have no effect outside `tx`. Raises what `run_transaction` raises.
+        """
+        return run_in_transaction(function, self, retry=retry, telemetry=Telemetry(function_name=_name_of(function)))
+
+    @contextmanager
+    def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
+        """A transaction without retry: COMMIT when the block ends, ROLLBACK when it raises; every error as it is."""
+        self.checkout(NEVER)
+        tx = Transaction(self, read_only=read_only)
+        try:
+            yield tx
+            if not tx.has_ended:
+                if tx.failure is not None:
+                    raise tx.failure
+                tx.commit()
+        finally:
+            tx.abandon()
+            self.checkin(self, "")
+
+    # It is its own source of connections.
+
+    def checkout(self, deadline_at: float) -> Wire:
+        """Itself, if it can be used. Raises `TransactionError` if it is closed, broken or busy with another transaction."""
+        if self.is_broken:
+            raise TransactionError("the connection is closed or was lost: open a new one with connect()")
+        self.claim()
+        if not self.is_clean:
+            self.release()
+            raise TransactionError("the connection is in a transaction that was begun by a statement: end that one first")
+        return self
+
+    def checkin(self, connection: Wire, reason: str) -> None:
+        """Let the next transaction have it."""
+        self.release()
+
+
+def connect(target: ConnectOptions | str | None = None, **overrides: Any) -> Connection:
+    """Open one new connection, with a fresh token.
+
+    `target` is options, a connection string, or None for the environment's; keywords override single options. Raises
+    `ConfigError`, `TokenError` or `ConnectError`. The connection lives for at most 60 minutes: DSQL cuts it then.
+    """
+    options = as_options(target, overrides)
+    return open_connection(options, Signer(options))
+
+
+def as_options(target: ConnectOptions | str | None, overrides: dict[str, Any]) -> ConnectOptions:
+    """The options that a target and keywords mean."""
+    if isinstance(target, ConnectOptions):
+        return target.replace(**overrides) if overrides else target
+    return ConnectOptions.from_env(**overrides) if target is None else ConnectOptions.from_url(target, **overrides)
+
+
+class Refusal(Enum):
+    """What a FATAL at connecting means for the next try."""
+
+    BUSY = auto()
+    """53300 or 53400: too many connections, or too many new ones a second. Wait with jitter."""
+    WAKING = auto()
+    """The cluster wakes up. Wait longer."""
+    EXPIRED = auto()
+    """The token is too old. Once more, with a fresh one."""
+    FINAL = auto()
+    """Nothing that trying again could mend."""
+
+
+_FIRST_WAIT_SECONDS = {Refusal.BUSY: 0.1, Refusal.WAKING: 0.5}
+_LONGEST_WAIT_SECONDS = 5.0
+
+
+def refusal_of(error: DatabaseError) -> Refusal:
+    """Tell what a refusal means, by its SQLSTATE and words. DSQL's wording changes: case and the rest don't count."""
+    said = f"{error.message} {error.hint}".lower()
+    if error.sqlstate in {"53300", "53400"}:
+        return Refusal.BUSY
+    if "waking up" in said:
+        return Refusal.WAKING
+    if "signature expired" in said:
+        return Refusal.EXPIRED
+    return Refusal.FINAL
+
+
+def open_connection(
+    options: ConnectOptions,
+    signer: Signer,
+    deadline_at: float = NEVER,
+    *,
+    keep_token: bool = False,
+    opener: Opener = socket.create_connection,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    random: Callable[[], float] = random_number,
+) -> Connection:
+    """Open a connection before `deadline_at` (monotonic seconds) and within the options' `connect_timeout`.
+
+    `keep_token` takes the signer's kept token while it is fresh. Raises `ConnectError`, or `DeadlineExceeded` in the phase
+    `connect` when it was the deadline that came first.
+    """
+    give_up_at = min(deadline_at, monotonic() + options.connect_timeout)
+    tries = 0
+    while True:
+        token = signer.token() if keep_token else signer.sign()
+        error: Exception
+        try:
+            link = dial(options, give_up_at, opener=opener, monotonic=monotonic)
+            link.deadline_at = give_up_at
+            connection = Connection(
+                options.user,
+                host=options.host,
+                database=options.database,
+                password=token.value,
+                application_name=options.resolved_application_name,
+                sock=link,
+                clock=clock,
+            )
+        except DatabaseError as refused:
+            error = refused.with_traceback(None)  # pg8000's frames hold the token
+        except ConnectError as unreachable:
+            if monotonic() >= deadline_at:
+                raise _too_late() from unreachable
+            raise
+        except (OSError, InterfaceError) as lost:
+            error = lost.with_traceback(None)
+        else:
+            connection.deadline_at = NEVER
+            connection.pipeline = options.pipeline
+            connection.probe_after_secs = options.probe_after_secs
+            return connection
+        refusal = refusal_of(error) if isinstance(error, DatabaseError) else Refusal.FINAL
+        tries += 1
+        wait = 0.0
+        if refusal is Refusal.EXPIRED and tries == 1:
+            signer.forget()
+        elif refusal in _FIRST_WAIT_SECONDS:
+            wait = (0.5 + random()) * min(_FIRST_WAIT_SECONDS[refusal] * 2.0 ** (tries - 1), _LONGEST_WAIT_SECONDS)
+        else:
+            give_up_at = -NEVER
+        if monotonic() + wait >= give_up_at:
+            if monotonic() + wait >= deadline_at:
+                raise _too_late() from error
+            raise _refused(error, options) from error
+        sleep(wait)
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("no time was left before the deadline (connect); nothing was committed", phase="connect")
+
+
+def _refused(error: Exception, options: ConnectOptions) -> ConnectError:
+    """The sentence that says what to check, by DSQL's own reason."""
+    if not isinstance(error, DatabaseError):
+        return ConnectError(
+            f"{options.host} closed the connection while it was being opened ({error}): check that DSQL_HOST, DSQL_HOSTADDR and "
+            "DSQL_PORT name the cluster"
+        )
+    said = f"{error.message} {error.hint}".lower()
+    action = f"dsql:{options.action}"
+    if refusal_of(error) is Refusal.BUSY:
+        check = "the cluster takes no more connections just now: lower the function's concurrency, or raise connect_timeout"
+    elif refusal_of(error) is Refusal.WAKING:
+        check = "the cluster is waking up: try again, or raise connect_timeout"
+    elif "signature expired" in said or "not yet" in said:
+        check = "check this machine's clock: a token that was signed just now is out of its time"
+    elif "wrong user to action" in said:
+        check = f"check the token's type: the user {options.user!r} takes a token for {action}"
+    elif "not authorized" in said:
+        check = f"check the IAM policy: the role must be allowed {action} on the cluster's ARN"
+    elif error.sqlstate in {"28000", "28P01"} or "role" in said:
+        check = f"check the role mapping: AWS IAM GRANT {options.user} TO '<the execution role's ARN>', as admin"
+    else:
+        check = (
+            f"check the IAM policy ({action}), the role mapping (AWS IAM GRANT {options.user} TO the role's ARN), this "
+            "machine's clock, and the token's type (DbConnectAdmin is for admin alone)"
+        )
+    hint = f": {error.hint}" if error.hint else ""
+    return ConnectError(
+        f"the cluster refused the connection: {error.message}{hint} (SQLSTATE {error.sqlstate}); {check}",
+        sqlstate=error.sqlstate,
+        hint=error.hint,
+    )
+
+
+def _name_of(function: object) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)

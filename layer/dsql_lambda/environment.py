@@ -1,0 +1,311 @@
+"""The execution environment: the connections it keeps from one invocation to the next, and the transactions on them.
+
+Knows why a kept connection is used again or replaced, and what Lambda does to a process: the init phase, freezing, forking,
+SnapStart, deadlines. Knows nothing of handlers' signatures. Whether to keep one is decided without a round trip, by
+`reason_to_replace`, a pure function; ages are judged by wall clock, for the monotonic one may stand still in a frozen
+environment (reasoned; not confirmed by AWS).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from .attempt import ConnectionSource, random_number, run_in_transaction
+from .connection import Connection, as_options, open_connection
+from .errors import ConfigError, TransactionError
+from .link import NEVER, Opener
+from .options import ConnectOptions
+from .retry import OCCRetryConfig
+from .telemetry import Telemetry
+from .token import Signer
+from .transaction import Transaction
+from .wire import IDLE, Wire
+
+T = TypeVar("T")
+
+MAX_AGE_SECONDS = 3300.0  # 55 minutes: DSQL cuts a connection after 60, without an error code
+_AGE_JITTER_SECONDS = 300.0  # so that environments that started together don't reconnect together
+_INIT_SECONDS = 3.0
+_RESERVE_SECONDS = 0.5  # of a Lambda deadline: for the ROLLBACK, the log line and the answer
+_RESERVE_SHARE = 0.1
+
+
+class Condition(NamedTuple):
+    """What is known of a kept connection before it is used again, without asking the server."""
+
+    is_open: bool
+    is_forked: bool = False
+    is_restored: bool = False
+    age: float = 0.0
+    max_age: float = MAX_AGE_SECONDS
+    is_idle: bool = True
+    is_readable: bool = False
+
+
+def reason_to_replace(condition: Condition) -> str:
+    """Why a kept connection can't be used again; empty if it can. The first reason that holds, in this order."""
+    if not condition.is_open:
+        return "first"
+    if condition.is_forked:
+        return "fork"
+    if condition.is_restored:
+        return "restore"
+    if condition.age >= condition.max_age or condition.age < 0:
+        return "age"
+    if not condition.is_idle:
+        return "in-transaction"
+    if condition.is_readable:
+        return "closed"
+    return ""
+
+
+class CachedConnection:
+    """The one connection that an environment keeps for one set of options; a source of connections for the loop."""
+
+    def __init__(
+        self,
+        options: ConnectOptions,
+        *,
+        opener: Opener = socket.create_connection,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        random: Callable[[], float] = random_number,
+        getpid: Callable[[], int] = os.getpid,
+    ) -> None:
+        self.options = options
+        self.opened_for = ""
+        """Why the present connection was opened: one of the reasons above, or `stale`, `broken`, ... from the loop."""
+        self._signer = Signer(options, clock=clock)
+        self._opener = opener
+        self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._random = random
+        self._getpid = getpid
+        self._connection: Connection | None = None
+        self._pid = 0
+        self._max_age = MAX_AGE_SECONDS
+        self._is_restored = False
+        self._next_reason = "first"
+
+    def checkout(self, deadline_at: float) -> Connection:
+        """The kept connection, or a new one in its place; claimed for one transaction."""
+        kept = self._connection
+        if kept is not None and kept.is_claimed and not self._is_foreign():
+            kept.claim()  # raises, with the reason
+        connection = self.get(deadline_at)
+        connection.claim()
+        return connection
+
+    def checkin(self, connection: Wire, reason: str) -> None:
+        """Take it back: closed if it is not clean, and then replaced at the next use."""
+        connection.release()
+        if not connection.is_clean:
+            self._next_reason = reason or "in-transaction"
+            if not connection.is_closed:
+                connection.close()
+            self._connection = None
+
+    def get(self, deadline_at: float = NEVER) -> Connection:
+        """The kept connection, or a new one in its place, for the caller's own statements."""
+        kept = self._connection
+        if kept is not None:
+            reason = reason_to_replace(self._condition(kept))
+            if not reason:
+                if kept.is_claimed:
+                    raise TransactionError("a transaction is running on the cached connection: use its tx")
+                return kept
+            self._discard(kept, reason)
+        self._connection = self._open(deadline_at)
+        return self._connection
+
+    def suspend(self) -> None:
+        """Before a snapshot: close, for no connection survives one."""
+        if self._connection is not None and not self._connection.is_closed:
+            self._connection.close()
+
+    def resume(self) -> None:
+        """After a restore: what was kept belongs to the snapshot."""
+        self._is_restored = True
+
+    def _open(self, deadline_at: float) -> Connection:
+        connection = open_connection(
+            self.options,
+            self._signer,
+            deadline_at,
+            keep_token=True,
+            opener=self._opener,
+            clock=self._clock,
+            monotonic=self._monotonic,
+            sleep=self._sleep,
+            random=self._random,
+        )
+        self._pid = self._getpid()
+        self._max_age = MAX_AGE_SECONDS - _AGE_JITTER_SECONDS * self._random()
+        self._is_restored = False
+        self.opened_for, self._next_reason = self._next_reason, "first"
+        return connection
+
+    def _condition(self, kept: Connection) -> Condition:
+        is_open = not kept.is_broken
+        return Condition(
+            is_open=is_open,
+            is_forked=self._is_foreign(),
+            is_restored=self._is_restored,
+            age=self._clock() - kept.opened_at,
+            max_age=self._max_age,
+            is_idle=kept.is_claimed or kept.transaction_status == IDLE,
+            is_readable=is_open and not kept.is_claimed and kept.link.is_readable(),
+        )
+
+    def _is_foreign(self) -> bool:
+        return self._pid != self._getpid()
+
+    def _discard(self, kept: Connection, reason: str) -> None:
+        self._next_reason = reason if reason != "first" else "closed"
+        if not kept.is_closed:
+            if reason in {"fork", "restore"}:
+                kept.abandon()  # the session is still the parent's: not a byte may go out on it
+            else:
+                kept.close()
+        self._connection = None
+
+
+_cached: dict[ConnectOptions, CachedConnection] = {}
+_from_environment: list[ConnectOptions] = []  # at most one: the environment's options are read once
+
+
+def cached_connection(target: ConnectOptions | str | None = None, **overrides: Any) -> Connection:
+    """The connection that this execution environment keeps for these options, opened or replaced if need be.
+
+    For statements outside a transaction. It is for one thread at a time; a `Pool` is for several.
+    """
+    return source_for(as_options(target, overrides) if target is not None or overrides else None).get()
+
+
+def source_for(options: ConnectOptions | None) -> CachedConnection:
+    """The environment's cached connection for these options (None: those of the environment's variables)."""
+    if options is None:
+        if not _from_environment:
+            _from_environment.append(ConnectOptions.from_env())
+        options = _from_environment[0]
+    if options not in _cached:
+        _cached[options] = CachedConnection(options)
+    return _cached[options]
+
+
+def run_transaction(
+    function: Callable[[Transaction], T],
+    *,
+    source: ConnectionSource | None = None,
+    retry: OCCRetryConfig | None = None,
+    timeout: float | None = None,
+    read_only: bool = False,
+) -> T:
+    """Run `function(tx)` in a transaction and return its value; run it again when DSQL reports a conflict.
+
+    The function may run several times: it must have no effect outside `tx`. `source` is a `Connection` or a `Pool`, None is
+    the cached connection. `timeout` is in seconds. Raises `OCCRetryExhausted`, `DeadlineExceeded`, `CommitOutcomeUnknown`,
+    `ConnectError`, the `DatabaseError` of a failed statement, or what the function raised.
+    """
+    return transact(
+        function,
+        source=source,
+        retry=retry,
+        deadline_at=deadline_after(timeout),
+        read_only=read_only,
+        telemetry=Telemetry(function_name=getattr(function, "__qualname__", "")),
+    )
+
+
+def transact(
+    function: Callable[[Transaction], T],
+    *,
+    source: ConnectionSource | None,
+    options: ConnectOptions | None = None,
+    retry: OCCRetryConfig | None,
+    deadline_at: float,
+    read_only: bool,
+    telemetry: Telemetry,
+) -> T:
+    """`run_transaction` with the deadline as a moment and the logger as it was given."""
+    return run_in_transaction(
+        function,
+        source_for(options) if source is None else source,
+        retry=retry,
+        deadline_at=deadline_at,
+        read_only=read_only,
+        telemetry=telemetry,
+    )
+
+
+def deadline_after(
+    timeout: float | None, remaining_ms: float | None = None, *, now: Callable[[], float] = time.monotonic
+) -> float:
+    """The moment to be done by: `timeout` seconds from now, or a Lambda context's remaining time less a reserve.
+
+    The reserve, half a second or a tenth of what remains if that is less, is for the ROLLBACK, the log line and the answer.
+    The sooner of the two counts. Raises `ConfigError` for a timeout that is not above 0.
+    """
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"timeout is {timeout!r}: it must be above 0 seconds, or None")
+    seconds = NEVER if timeout is None else timeout
+    if remaining_ms is not None:
+        remaining = remaining_ms / 1000
+        seconds = min(seconds, remaining - min(_RESERVE_SECONDS, remaining * _RESERVE_SHARE))
+    return NEVER if seconds == NEVER else now() + seconds
+
+
+def open_at_init(options: ConnectOptions | None) -> None:
+    """Open the cached connection while a Lambda function's module is imported: one try of at most 3 s that never raises.
+
+    The init phase has a full CPU. Only on demand: provisioned environments wait long for their first invocation, and a
+    snapshot must hold no connection. `DSQL_CONNECT_AT_INIT=0` turns it off.
+    """
+    kind = os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE")
+    if kind == "snap-start":
+        _register_snapshot_hooks()
+    if (
+        kind != "on-demand"
+        or not os.environ.get("AWS_LAMBDA_RUNTIME_API")
+        or os.environ.get("DSQL_CONNECT_AT_INIT", "").lower() in {"0", "off", "false", "no"}
+    ):
+        return
+    try:
+        source_for(options).get(time.monotonic() + _INIT_SECONDS)
+    except Exception as error:  # noqa: BLE001 - the first invocation meets it again, and raises it
+        print(f"dsql_lambda: not connected at init: {error}", file=sys.stderr)
+
+
+_hooks: list[str] = []
+
+
+def _register_snapshot_hooks() -> None:
+    """Close before the snapshot and open anew after the restore. https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html"""
+    if _hooks:
+        return
+    _hooks.append("snap-start")
+    try:
+        from snapshot_restore_py import (  # noqa: PLC0415 - the runtime has it where SnapStart is
+            register_after_restore,
+            register_before_snapshot,
+        )
+    except ImportError:
+        return
+
+    def suspend_all() -> None:
+        for each in _cached.values():
+            each.suspend()
+
+    def resume_all() -> None:
+        for each in _cached.values():
+            each.resume()
+
+    register_before_snapshot(suspend_all)
+    register_after_restore(resume_all)

@@ -1,0 +1,312 @@
+"""The socket under a connection: `Link`, and how one is dialled: TCP, then verified TLS.
+
+Knows sockets, TLS and deadlines; knows nothing of PostgreSQL's messages beyond the one that asks for TLS. A deadline is a
+moment of the monotonic clock, `NEVER` where there is none: inside one invocation that clock runs.
+
+TLS is never optional, the certificate and the name are always verified, SNI is always sent, and nothing secret passes here
+before the handshake is done. Direct TLS (ALPN `postgresql`) saves a round trip; where a server declines it, SSLRequest is
+used and the choice is remembered. https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from .errors import ConfigError, ConnectError
+from .options import ConnectOptions, is_pem
+
+NEVER = float("inf")
+_RECORD = 16_384  # the most that one TLS record carries: a send of it is handed over whole, or not at all
+_RECEIVE = 65_536
+_SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
+_ALPN = "postgresql"
+
+_declined_direct: set[tuple[str, int]] = set()
+
+
+class Opener(Protocol):
+    """What opens a TCP connection: `socket.create_connection`, or a test's stand-in."""
+
+    def __call__(self, address: tuple[str, int], timeout: float) -> socket.socket: ...
+
+
+class DeadlineReached(TimeoutError):
+    """The link's own deadline came while it waited; the operating system's time-outs are plain `TimeoutError`s."""
+
+
+class Link:
+    """A connected socket as a buffered stream: what pg8000 calls its file, with a deadline and a memory of what was sent.
+
+    Sending and receiving interleave, so that a flight larger than the socket's buffers can't deadlock.
+    """
+
+    def __init__(
+        self, sock: socket.socket, *, timeout: float | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._sock = sock
+        self._timeout = timeout
+        self._monotonic = monotonic
+        self._outgoing = bytearray()
+        self._incoming = bytearray()
+        self._position = 0
+        self.deadline_at = NEVER
+        self.handed = 0
+        """Bytes that the socket took, of all that were ever written."""
+        self.failure: BaseException | None = None
+        """What broke the link, if it is broken."""
+        sock.settimeout(0)
+
+    def makefile(self, mode: str) -> Link:
+        """pg8000 asks its socket for a file: it is the same object."""
+        return self
+
+    @property
+    def written(self) -> int:
+        """Bytes that were ever written, those still waiting for a flush included."""
+        return self.handed + len(self._outgoing)
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Add to what the next flush sends."""
+        self._outgoing += data
+
+    def flush(self) -> None:
+        """Hand everything to the socket. Raises `OSError`; then `handed` says how far it came."""
+        try:
+            while self._outgoing:
+                self._send_some()
+        except BaseException:
+            self._outgoing.clear()  # it may hold a token, and a broken link sends no more
+            raise
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes, or fewer at the stream's end."""
+        while len(self._incoming) - self._position < size:
+            data = self._receive()
+            if not data:
+                break
+            self._incoming += data
+        start, end = self._position, self._position + size
+        data = bytes(self._incoming[start:end])
+        if end >= len(self._incoming):
+            self._incoming.clear()
+            self._position = 0
+        else:
+            self._position = end
+        return data
+
+    def is_readable(self) -> bool:
+        """Is something there that nobody asked for? On an idle link that is the peer's goodbye. One poll, no waiting."""
+        return len(self._incoming) > self._position or bool(_wait(self._sock, 0.0))
+
+    def close(self) -> None:
+        """Close the socket; says nothing to the peer. May be called again."""
+        self._outgoing.clear()
+        self._sock.close()
+
+    def _send_some(self) -> None:
+        self._refuse_if_broken()
+        try:
+            record = bytes(self._outgoing[:_RECORD])
+            try:
+                count = self._sock.send(record)
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                # The peer reads no more while nobody reads its answers: take them in, then go on.
+                ready = _wait(self._sock, self._patience(), to_write=True)
+                if not ready:
+                    raise DeadlineReached("nothing could be sent before the deadline") from None
+                if ready & _READABLE and (data := self._receive_now()) is not None:
+                    if not data:
+                        raise ConnectionResetError("the server closed the connection") from None
+                    self._incoming += data
+                return
+            self.handed += count
+            del self._outgoing[:count]
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
+
+    def _receive(self) -> bytes:
+        self._refuse_if_broken()
+        try:
+            while (data := self._receive_now()) is None:
+                if not _wait(self._sock, self._patience()):
+                    raise DeadlineReached("no answer before the deadline")
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
+        if not data:
+            self.failure = ConnectionResetError("the server closed the connection")
+        return data
+
+    def _receive_now(self) -> bytes | None:
+        """What has arrived; None if nothing has, and empty at the stream's end."""
+        try:
+            return self._sock.recv(_RECEIVE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+
+    def _patience(self) -> float | None:
+        """Seconds that this operation may wait, or None for ever. Raises `DeadlineReached` when there are none."""
+        if self.deadline_at == NEVER:
+            return self._timeout
+        remaining = self.deadline_at - self._monotonic()
+        if remaining <= 0:
+            raise DeadlineReached("the deadline has passed")
+        return remaining if self._timeout is None else min(remaining, self._timeout)
+
+    def _refuse_if_broken(self) -> None:
+        if self.failure is not None:
+            raise ConnectionError("the link is broken") from self.failure
+
+
+_READABLE = 1
+_WRITABLE = 2
+
+
+def _wait(sock: socket.socket, seconds: float | None, *, to_write: bool = False) -> int:
+    """Wait until the socket is readable (or writable): which of them it is, 0 when the time is over."""
+    if not hasattr(select, "poll"):  # Windows
+        readable, writable, _ = select.select([sock], [sock] if to_write else [], [], seconds)
+        return (_READABLE if readable else 0) | (_WRITABLE if writable else 0)
+    poll = select.poll()
+    poll.register(sock, select.POLLIN | (select.POLLOUT if to_write else 0))
+    # Rounded up: a wait that ends a moment early would spin.
+    events = poll.poll(None if seconds is None else int(seconds * 1000) + (seconds > 0))
+    return sum(
+        (_READABLE if event & ~select.POLLOUT else 0) | (_WRITABLE if event & select.POLLOUT else 0) for _, event in events
+    )
+
+
+def dial(
+    options: ConnectOptions,
+    deadline_at: float,
+    *,
+    opener: Opener = socket.create_connection,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Link:
+    """Open a socket to the endpoint and make it secret and sure. Raises `ConnectError`, or `ConfigError` for the roots."""
+    context = tls_context(options.sslrootcert)
+    address = options.dial_host, options.port
+    if address not in _declined_direct:
+        try:
+            return _secured(_opened(address, deadline_at, opener, monotonic), context, options.host, deadline_at, monotonic)
+        except ConnectionError:
+            pass  # a server that knows no direct TLS: it closes, resets, or answers without ALPN
+    sock = _opened(address, deadline_at, opener, monotonic)
+    try:
+        sock.settimeout(_left(deadline_at, monotonic))
+        sock.sendall(_SSL_REQUEST)
+        answer = sock.recv(1)
+    except OSError as error:
+        sock.close()
+        raise _unreachable(address, error) from error
+    if answer != b"S":
+        sock.close()
+        raise ConnectError(
+            f"{address[0]}:{address[1]} declines TLS, so no token was sent: check that DSQL_HOST, DSQL_HOSTADDR and DSQL_PORT "
+            "name the cluster and not another server"
+        )
+    try:
+        link = _secured(sock, context, options.host, deadline_at, monotonic, is_direct=False)
+    except ConnectionError as error:
+        raise ConnectError(f"the TLS handshake with {options.host} failed, so no token was sent: {error}") from error
+    _declined_direct.add(address)
+    return link
+
+
+@lru_cache(maxsize=8)
+def tls_context(sslrootcert: str) -> ssl.SSLContext:
+    """TLS 1.2 or newer, certificate and name verified against the given roots: a path, `system`, PEM text, or none."""
+    try:
+        if is_pem(sslrootcert):
+            context = ssl.create_default_context(cadata=sslrootcert.replace("\\n", "\n"))
+        elif sslrootcert in {"", "system"}:
+            context = ssl.create_default_context()
+        elif Path(sslrootcert).is_file():
+            context = ssl.create_default_context(cafile=sslrootcert)
+        else:
+            raise ConfigError(f"sslrootcert names no file: {sslrootcert!r}; it must be a path, 'system' or PEM text")
+    except (ssl.SSLError, OSError) as error:
+        what = "the PEM text" if is_pem(sslrootcert) else repr(sslrootcert)
+        raise ConfigError(f"sslrootcert can't be used: {what} holds no readable certificate ({error})") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([_ALPN])
+    return context
+
+
+def _opened(address: tuple[str, int], deadline_at: float, opener: Opener, monotonic: Callable[[], float]) -> socket.socket:
+    try:
+        sock = opener(address, timeout=_left(deadline_at, monotonic))
+    except OSError as error:
+        raise _unreachable(address, error) from error
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)  # NAT and PrivateLink forget a flow after 350 s
+    return sock
+
+
+def _secured(
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    server_name: str,
+    deadline_at: float,
+    monotonic: Callable[[], float],
+    *,
+    is_direct: bool = True,
+) -> Link:
+    """Shake hands. Raises `ConnectError` for what no second way can mend, `ConnectionError` for a server that speaks no TLS."""
+    try:
+        sock.settimeout(_left(deadline_at, monotonic))
+        secured = context.wrap_socket(sock, server_hostname=server_name)
+        if is_direct and secured.selected_alpn_protocol() != _ALPN:
+            secured.close()
+            raise ConnectionError("the server chose no ALPN protocol")
+    except ssl.SSLCertVerificationError as error:
+        sock.close()
+        raise ConnectError(_untrusted(server_name, error)) from error
+    except TimeoutError as error:
+        sock.close()
+        raise ConnectError(f"no TLS handshake with {server_name} within the time allowed: check the network path") from error
+    except ConnectionError:
+        sock.close()
+        raise
+    except OSError as error:  # ssl.SSLError is one
+        sock.close()
+        raise ConnectionError(str(error)) from error
+    return Link(secured, monotonic=monotonic)
+
+
+def _left(deadline_at: float, monotonic: Callable[[], float]) -> float:
+    """Seconds left, never 0: that would mean "do not wait" to a socket."""
+    return max(deadline_at - monotonic(), 0.001)
+
+
+def _unreachable(address: tuple[str, int], error: OSError) -> ConnectError:
+    where = f"{address[0]}:{address[1]}"
+    if isinstance(error, socket.gaierror):
+        return ConnectError(f"the name {address[0]} can't be resolved: check DSQL_HOST, and the VPC's DNS settings")
+    if isinstance(error, TimeoutError):
+        return ConnectError(
+            f"no answer from {where} within the time allowed: check the function's subnet, security group and its route "
+            "(NAT or PrivateLink) to port 5432"
+        )
+    return ConnectError(f"no connection to {where}: {error.strerror or error}; check DSQL_HOST, DSQL_HOSTADDR and DSQL_PORT")
+
+
+def _untrusted(server_name: str, error: ssl.SSLCertVerificationError) -> str:
+    reason = error.verify_message or str(error)
+    if "expired" in reason or "not yet valid" in reason:
+        check = "check this machine's clock, then the server's certificate"
+    elif "mismatch" in reason or "not valid for" in reason:
+        check = "check that DSQL_HOST is the cluster's own endpoint (a private address belongs in DSQL_HOSTADDR)"
+    else:
+        check = "set DSQL_SSLROOTCERT to the roots to trust (a path, PEM text, or 'system')"
+    return f"the certificate of {server_name} is not trusted, so no token was sent: {reason}; {check}"

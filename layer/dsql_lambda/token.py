@@ -1,0 +1,206 @@
+"""The IAM token that is the password: `Token`, its `Signer`, and where the credentials come from.
+
+Knows SigV4 and the places that hold credentials; opens no connection to a database. A token is a SigV4 query presign,
+computed here with the standard library alone, equal byte for byte to botocore's `generate_db_connect_auth_token`.
+boto3's chain is imported only when the execution environment's variables hold no credentials, or a profile is asked for.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
+https://docs.aws.amazon.com/aurora-dsql/latest/userguide/authentication-authorization.html
+
+`python -m dsql_lambda.token [URL]` prints one, for psql's PGPASSWORD.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+from urllib.parse import quote
+
+from .errors import ConfigError, TokenError
+from .options import ConnectOptions
+
+_EMPTY_PAYLOAD = sha256(b"").hexdigest()
+_REFRESH_SHARE = 0.2  # of a token's life: below that a new one is signed
+_FOREVER = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """An AWS access key as it was when it was read. Its `repr` shows no secret."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str = field(default="", repr=False)
+    expires_at: float = _FOREVER
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A password for one or more connections. It is checked only while a connection opens. Its `repr` hides it."""
+
+    value: str = field(repr=False)
+    expires_at: float
+    """The moment (seconds since 1970) from which it is refused: its own end, or its credentials' if that is sooner."""
+    signed_at: float = 0.0
+    """The moment (seconds since 1970) of signing."""
+
+    def is_fresh(self, now: float) -> bool:
+        """Is more than a fifth of its life left?"""
+        return self.expires_at - now > _REFRESH_SHARE * (self.expires_at - self.signed_at)
+
+
+class Signer:
+    """Makes tokens for one set of options, and keeps the last one while it is good."""
+
+    def __init__(
+        self,
+        options: ConnectOptions,
+        *,
+        clock: Callable[[], float] = time.time,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._options = options
+        self._clock = clock
+        self._environ = environ
+        self._kept: tuple[Token, Credentials] | None = None
+
+    def sign(self, at: float | None = None) -> Token:
+        """A fresh token, signed with the credentials of this moment. Raises `TokenError`."""
+        return self._sign(find_credentials(self._options, self._environ), at)
+
+    def token(self) -> Token:
+        """The kept token, or a fresh one once a fifth of its life is left or the credentials have changed."""
+        credentials = find_credentials(self._options, self._environ)
+        if self._kept and self._kept[1] == credentials and self._kept[0].is_fresh(self._clock()):
+            return self._kept[0]
+        token = self._sign(credentials, None)
+        self._kept = token, credentials
+        return token
+
+    def forget(self) -> None:
+        """Drop the kept token: the server called it expired."""
+        self._kept = None
+
+    def _sign(self, credentials: Credentials, at: float | None) -> Token:
+        signed_at = float(int(self._clock() if at is None else at))  # a presign carries whole seconds
+        options = self._options
+        value = presign(options.host, options.region, options.action, credentials, options.token_duration_secs, signed_at)
+        return Token(value, min(signed_at + options.token_duration_secs, credentials.expires_at), signed_at)
+
+
+def presign(  # noqa: PLR0917
+    host: str, region: str, action: str, credentials: Credentials, duration_secs: int, at: float
+) -> str:
+    """The SigV4 query presign of `GET https://<host>/?Action=<action>`, without its `https://`."""
+    timestamp = datetime.fromtimestamp(at, UTC).strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{timestamp[:8]}/{region}/dsql/aws4_request"
+    parameters = [
+        ("Action", action),
+        ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
+        ("X-Amz-Credential", f"{credentials.access_key}/{scope}"),
+        ("X-Amz-Date", timestamp),
+        ("X-Amz-Expires", str(duration_secs)),
+        ("X-Amz-SignedHeaders", "host"),
+    ]
+    if credentials.session_token:
+        parameters.append(("X-Amz-Security-Token", credentials.session_token))
+    encoded = [f"{name}={quote(value, safe='-_.~')}" for name, value in parameters]
+    canonical = f"GET\n/\n{'&'.join(sorted(encoded))}\nhost:{host}\n\nhost\n{_EMPTY_PAYLOAD}"
+    to_sign = f"AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
+    key = f"AWS4{credentials.secret_key}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
+    return f"{host}/?{'&'.join(encoded)}&X-Amz-Signature={signature}"
+
+
+def find_credentials(options: ConnectOptions, environ: Mapping[str, str] = os.environ) -> Credentials:
+    """The credentials to sign with: given ones, else a given profile's, else the environment's, else boto3's chain.
+
+    They are read anew at each call, for Lambda and refreshable sources replace them. Raises `TokenError`.
+    """
+    if options.credentials is not None:
+        return _read_given(options.credentials)
+    if not options.profile and environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
+        return Credentials(
+            access_key=environ["AWS_ACCESS_KEY_ID"],
+            secret_key=environ["AWS_SECRET_ACCESS_KEY"],
+            session_token=environ.get("AWS_SESSION_TOKEN", ""),
+        )
+    return _read_chain(options.profile)
+
+
+def _read_chain(profile: str) -> Credentials:
+    wanted = f"profile {profile!r}" if profile else "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"
+    try:
+        import boto3  # noqa: PLC0415 - 0.2 s of import: only where nothing cheaper answers
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+    except ImportError as error:
+        raise TokenError(f"no AWS credentials: {wanted}, and boto3, which finds all other kinds, is not installed") from error
+    try:
+        found = boto3.Session(profile_name=profile or None).get_credentials()
+    except BotoCoreError as error:
+        raise TokenError(f"no AWS credentials: {error}") from error
+    if found is None:
+        raise TokenError(
+            f"no AWS credentials: {wanted}, and boto3's chain found none; give the function an execution role, or set a profile"
+        )
+    return _read_given(found)
+
+
+def _read_given(source: Any) -> Credentials:
+    """Read any of the kinds that `ConnectOptions.credentials` takes, by what it can do."""
+    try:
+        for _ in range(4):  # a callable -> a session -> its credentials -> their frozen values, at most
+            if isinstance(source, Credentials):
+                return source
+            if hasattr(source, "get_frozen_credentials"):
+                frozen = source.get_frozen_credentials()
+                return _checked(frozen.access_key, frozen.secret_key, frozen.token, getattr(source, "_expiry_time", None))
+            if hasattr(source, "get_credentials"):
+                source = source.get_credentials()
+            elif hasattr(source, "load"):
+                source = source.load()
+            elif hasattr(source, "access_key") and hasattr(source, "secret_key"):
+                return _checked(source.access_key, source.secret_key, getattr(source, "token", None), None)
+            elif callable(source):
+                source = source()
+            else:
+                break
+    except TokenError:
+        raise
+    except Exception as error:
+        raise TokenError(f"the credentials can't be read: {type(error).__name__}: {error}") from error
+    raise TokenError(
+        f"the given credentials are a {type(source).__name__}: give a boto3 or botocore session, a botocore provider or "
+        "credentials object, or a callable that returns one of these"
+    )
+
+
+def _checked(access_key: Any, secret_key: Any, token: Any, expiry: Any) -> Credentials:
+    if not access_key or not secret_key:
+        raise TokenError("the given credentials hold no access key or no secret key")
+    expires_at = expiry.timestamp() if isinstance(expiry, datetime) else _FOREVER
+    return Credentials(access_key=access_key, secret_key=secret_key, session_token=token or "", expires_at=expires_at)
+
+
+def main(arguments: list[str]) -> int:
+    """Print a token for the connection string given, or for the environment's options."""
+    try:
+        options = ConnectOptions.from_url(arguments[0]) if arguments else ConnectOptions.from_env()
+        print(options.token().value)
+    except (ConfigError, TokenError) as error:
+        print(f"dsql_lambda.token: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
