@@ -1,0 +1,84 @@
+"""What DSQL answers where PostgreSQL would say something else: SQLSTATEs and texts as data.
+
+Texts of refusals at connect and of conflicts are DSQL's own where they are known; `docs/local-dsql.md` says which are ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from .messages import Message, error
+
+__all__ = [
+    "CONFLICTS",
+    "NO_SNI",
+    "PLAINTEXT",
+    "REFUSALS",
+    "UNAVAILABLE",
+    "ConflictCode",
+    "Refusal",
+    "RefusalReason",
+    "access_denied",
+    "conflict",
+    "foreign_sni",
+    "not_authorized",
+]
+
+ConflictCode = Literal["OC000", "OC001"]
+RefusalReason = Literal["rate", "connections", "waking", "access"]
+
+CONFLICTS: Mapping[str, str] = {
+    "OC000": "change conflicts with another transaction (OC000)",
+    "OC001": "schema has been updated by another transaction (OC001)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A connection that is not opened: FATAL with this SQLSTATE and text, and a reason in the hint."""
+
+    sqlstate: str
+    message: str
+    hint: str | None = None
+
+    @property
+    def answer(self) -> Message:
+        """As an ErrorResponse."""
+        return error(self.sqlstate, self.message, severity="FATAL", hint=self.hint)
+
+
+REFUSALS: Mapping[str, Refusal] = {
+    "rate": Refusal("53400", "unable to accept connection, rate exceeded"),
+    "connections": Refusal("53300", "unable to accept connection, too many open connections"),
+    "waking": Refusal("08006", "unable to accept connection, waking up cluster, please retry later"),
+}
+ACCESS_DENIED = "unable to accept connection, access denied"
+NO_SNI = Refusal("08006", "unable to accept connection, sni was not received")
+PLAINTEXT = Refusal("08006", "unable to accept connection, TLS is required")
+
+
+def foreign_sni(sni: str, endpoint: str) -> Refusal:
+    """A TLS server name that is another host's."""
+    return Refusal("08006", "unable to accept connection, sni does not match", f"sni: {sni}, cluster: {endpoint}")
+
+
+def access_denied(reason: str) -> Refusal:
+    """A token that does not open the connection."""
+    return Refusal("08006", ACCESS_DENIED, reason)
+
+
+def not_authorized(user: str, cluster: str, region: str) -> Refusal:
+    """IAM knows the caller and does not let it connect."""
+    action = "dsql:DbConnectAdmin" if user == "admin" else "dsql:DbConnect"
+    return access_denied(
+        f"User: arn:aws:sts::123456789012:assumed-role/local/session is not authorized to perform: {action} on resource: "
+        f"arn:aws:dsql:{region}:123456789012:cluster/{cluster}"
+    )
+
+
+def conflict(code: str) -> Message:
+    """A conflict, as COMMIT or a statement outside a transaction answers it."""
+    return error("40001", CONFLICTS[code])
+
+
+UNAVAILABLE = error("XX000", "server unavailable")

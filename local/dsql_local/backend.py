@@ -1,0 +1,155 @@
+"""One connection to the PostgreSQL behind the front, by its unix socket: messages out, messages in.
+
+It knows the startup, the transaction status of the last ReadyForQuery, and how to slip in a command of our own without
+touching the client's unnamed statement and portal. What is sent when is decided in `session`.
+"""
+
+import asyncio
+import contextlib
+import struct
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from .messages import (
+    SYNC,
+    TERMINATE,
+    Message,
+    Splitter,
+    bind,
+    close_portal,
+    close_statement,
+    data_row,
+    error_fields,
+    execute,
+    joined,
+    parse,
+    startup,
+)
+
+__all__ = ["Backend", "BackendLost", "CommandFailed", "StartupRefused", "command"]
+
+_OURS = "_dsql_local"  # the name of our own statements and portals
+CHUNK = 1 << 16
+CLOSING_SECONDS = 0.5
+
+
+class BackendLost(Exception):
+    """PostgreSQL closed the connection."""
+
+
+class StartupRefused(Exception):
+    """PostgreSQL refused the startup packet; `answer` is its ErrorResponse."""
+
+    def __init__(self, answer: Message) -> None:
+        super().__init__(error_fields(answer).get("M"))
+        self.answer = answer
+
+
+class CommandFailed(Exception):
+    """A command of our own failed; the text is PostgreSQL's, `sqlstate` its code."""
+
+    def __init__(self, answer: Message) -> None:
+        fields = error_fields(answer)
+        super().__init__(fields.get("M"))
+        self.sqlstate = fields.get("C", "")
+
+
+def command(sql: str) -> bytes:
+    """One statement by the extended protocol under a name of its own, answered up to ReadyForQuery."""
+    run = (parse(_OURS, sql), bind(_OURS, _OURS), execute(_OURS), close_portal(_OURS), close_statement(_OURS), SYNC)
+    return joined((close_statement(_OURS), *run))
+
+
+class Backend:
+    """An open connection. `greeting` holds what PostgreSQL said after the authentication, up to ReadyForQuery."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._splitter = Splitter()
+        self._inbox: deque[Message] = deque()
+        self.greeting: list[Message] = []
+        self.status = b"I"
+        self.pid = 0
+
+    @classmethod
+    async def connect(cls, path: Path, parameters: Mapping[str, str]) -> "Backend":
+        """Connect as the parameters say. Raises `StartupRefused` or `BackendLost`."""
+        reader, writer = await asyncio.open_unix_connection(str(path), limit=CHUNK)
+        backend = cls(reader, writer)
+        try:
+            await backend._start(parameters)
+        except BaseException:
+            backend.abort()
+            raise
+        return backend
+
+    async def _start(self, parameters: Mapping[str, str]) -> None:
+        self._writer.write(startup(parameters))
+        while True:
+            message = await self.receive()
+            if message.kind == b"E":
+                raise StartupRefused(message)
+            if message.kind == b"K":
+                (self.pid,) = struct.unpack_from("!i", message.body)
+            self.greeting.append(message)
+            if message.kind == b"Z":
+                return
+
+    def send(self, data: bytes) -> None:
+        """Hand bytes to PostgreSQL, which reads them while we read its answers."""
+        self._writer.write(data)
+
+    async def drain(self) -> None:
+        """Wait while PostgreSQL is slower to read than we are to write."""
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
+
+    async def receive(self) -> Message:
+        """The next message; a ReadyForQuery sets `status`."""
+        while not self._inbox:
+            try:
+                data = await self._reader.read(CHUNK)
+            except ConnectionError as lost:
+                raise BackendLost(str(lost)) from lost
+            if not data:
+                raise BackendLost("PostgreSQL closed the connection")
+            self._inbox.extend(self._splitter.feed(data))
+        message = self._inbox.popleft()
+        if message.kind == b"Z":
+            self.status = message.body
+        return message
+
+    async def finish(self) -> list[Message]:
+        """All messages up to and without the next ReadyForQuery."""
+        messages = []
+        while (message := await self.receive()).kind != b"Z":
+            messages.append(message)
+        return messages
+
+    async def run(self, sql: str) -> list[list[str | None]]:
+        """Run one command of our own; its rows as text. Raises `CommandFailed`."""
+        self.send(command(sql))
+        messages = await self.finish()
+        for message in messages:
+            if message.kind == b"E":
+                raise CommandFailed(message)
+        rows = [data_row(message) for message in messages if message.kind == b"D"]
+        return [[None if value is None else value.decode() for value in row] for row in rows]
+
+    async def close(self) -> None:
+        """Say goodbye and wait until PostgreSQL has ended the session, and with it an open transaction.
+
+        A backend that is busy is not waited for: it ends when its statement does, or with PostgreSQL.
+        """
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                self._writer.write(TERMINATE.data)
+                while await self._reader.read(CHUNK):
+                    pass
+        self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection now."""
+        self._writer.transport.abort()

@@ -1,0 +1,167 @@
+"""Messages as flights, and a flight as the units that the front hands on.
+
+A flight is what a client sends before it waits: everything up to a Sync, a Flush or a simple Query. A unit is the part of
+it that succeeds or fails as one: inside a transaction each statement, outside one a whole run of statements (PostgreSQL's
+implicit transaction), and every BEGIN, COMMIT and ROLLBACK by itself. Pure values; the sockets are elsewhere.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from .faults import Outline
+from .messages import SYNC, Message, joined, query
+from .statements import Kind, kind_of, split
+
+__all__ = ["Flight", "Flights", "Unit"]
+
+NAMES = {
+    b"P": "Parse",
+    b"B": "Bind",
+    b"D": "Describe",
+    b"E": "Execute",
+    b"C": "Close",
+    b"H": "Flush",
+    b"S": "Sync",
+    b"Q": "Query",
+    b"F": "FunctionCall",
+    b"X": "Terminate",
+    b"d": "CopyData",
+    b"c": "CopyDone",
+    b"f": "CopyFail",
+}
+
+# Parse, Bind, Close: complete; Describe: RowDescription or NoData; Execute: complete, empty, suspended.
+_ENDINGS = {b"P": b"1", b"B": b"2", b"C": b"3", b"D": b"Tn", b"E": b"CIs"}
+
+_kind = lru_cache(maxsize=4096)(kind_of)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Messages that succeed or fail as one; `statements` are the SQL texts they execute."""
+
+    messages: tuple[Message, ...]
+    statements: tuple[str, ...]
+
+    @property
+    def kind(self) -> Kind:
+        """What it means to a transaction; a unit of several statements is OTHER."""
+        return _kind(self.statements[0]) if len(self.statements) == 1 else Kind.OTHER
+
+    @property
+    def simple(self) -> bool:
+        """Whether it is answered up to a ReadyForQuery without a Sync."""
+        return bool(self.messages) and self.messages[0].kind in (b"Q", b"F")
+
+    @property
+    def data(self) -> bytes:
+        """As it is sent to PostgreSQL, which answers it with one ReadyForQuery."""
+        return joined(self.messages) if self.simple else joined((*self.messages, SYNC))
+
+    @property
+    def endings(self) -> tuple[bytes, ...]:
+        """For each message the kinds that end its answer, when no Sync follows: how to know that all of it has come."""
+        return tuple(_ENDINGS[message.kind] for message in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """All that a client sent before it waits, cut after each execution."""
+
+    parts: tuple[Unit, ...]
+    ending: Literal["sync", "flush", "query"]
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The names of its messages, the closing Sync or Flush included."""
+        if self.ending == "query":
+            return ("Query",)
+        sent = [message.kind for part in self.parts for message in part.messages]
+        return (*(NAMES.get(kind, "?") for kind in sent), self.ending.capitalize())
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """The SQL texts that it executes."""
+        return tuple(statement for part in self.parts for statement in part.statements)
+
+    def outline(self, *, inside: bool) -> Outline:
+        """What faults need to know of it."""
+        kinds = [_kind(statement) for statement in self.statements]
+        return Outline(inside, Kind.BEGIN in kinds, Kind.COMMIT in kinds, any(not kind.controls for kind in kinds))
+
+    def units(self, *, inside: bool) -> Iterator[Unit]:
+        """Its units, if it arrives inside a transaction or not. They assume that each one succeeds."""
+        run: list[Unit] = []
+        for part in self.parts:
+            if inside or part.kind.controls:
+                yield from _merged(run)
+                run = []
+                yield part
+                inside = part.kind is Kind.BEGIN if part.kind.controls else inside
+            else:
+                run.append(part)
+        yield from _merged(run)
+
+
+def _merged(run: list[Unit]) -> Iterator[Unit]:
+    """A run of parts as one unit."""
+    if len(run) < 2:
+        yield from run
+        return
+    statements = tuple(statement for part in run for statement in part.statements)
+    if run[0].simple:
+        yield Unit((query("; ".join(statements)),), statements)
+    else:
+        yield Unit(tuple(message for part in run for message in part.messages), statements)
+
+
+class Flights:
+    """Gathers one connection's messages into flights, and knows which SQL a prepared name stands for."""
+
+    def __init__(self) -> None:
+        self._gathered: list[Message] = []
+        self._parts: list[Unit] = []
+        self._statements: dict[str, str] = {}
+        self._portals: dict[str, str] = {}
+
+    def feed(self, message: Message) -> Flight | None:
+        """Take one message of the client; the flight that it completes, if it does."""
+        if message.kind in (b"Q", b"F"):
+            return self._close("query", self._query(message))
+        if message.kind in (b"S", b"H"):
+            return self._close("sync" if message.kind == b"S" else "flush", ())
+        if message.kind in (b"d", b"c", b"f"):
+            return None  # data of a COPY that has already failed: PostgreSQL ignores it, too
+        self._gathered.append(message)
+        if message.kind == b"P":
+            name, sql = message.texts(2)
+            self._statements[name] = sql
+        elif message.kind == b"B":
+            portal, name = message.texts(2)
+            self._portals[portal] = self._statements.get(name, "")
+        elif message.kind == b"E":
+            (portal,) = message.texts(1)
+            self._parts.append(Unit(tuple(self._gathered), (self._portals.get(portal, ""),)))
+            self._gathered = []
+        return None
+
+    def _close(self, ending: Literal["sync", "flush", "query"], more: Iterable[Unit]) -> Flight:
+        if self._gathered:
+            self._parts.append(Unit(tuple(self._gathered), ()))
+        flight = Flight((*self._parts, *more), ending)
+        self._gathered, self._parts = [], []
+        return flight
+
+    def _query(self, message: Message) -> Iterator[Unit]:
+        if message.kind == b"F":
+            yield Unit((message,), ())
+            return
+        (sql,) = message.texts(1)
+        statements = split(sql)
+        if len(statements) < 2:
+            yield Unit((message,), tuple(statements))
+            return
+        for statement in statements:
+            yield Unit((query(statement),), (statement,))

@@ -1,0 +1,246 @@
+"""The server that clients reach: who may come in, then flights to a session until one side ends it.
+
+Everything here is about one connection's life. Its bytes are in `link`, whether a token is good in `identity`, what
+PostgreSQL is told in `session`.
+"""
+
+import asyncio
+import functools
+import re
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import access_token
+from .answers import NO_SNI, PLAINTEXT, REFUSALS, Refusal, access_denied, foreign_sni, not_authorized
+from .authority import Authority
+from .backend import Backend, BackendLost, StartupRefused
+from .faults import Cut, Faults, How
+from .flights import Flight, Flights
+from .identity import Identity
+from .link import Gone, HandshakeFailed, Link, Plaintext
+from .log import Event, Log
+from .messages import CANCEL_REQUEST, PASSWORD_PLEASE, Message, ProtocolError, StartupPacket, error_fields, joined
+from .session import Session
+from .template import SUPERUSER
+
+__all__ = ["Front"]
+
+OPENING_SECONDS = 30.0
+_CLUSTER_OPTION = re.compile(r"(?:-c\s*|--)amzn-cluster-id=(\S+)\s*")
+
+
+class Refused(Exception):
+    """The connection is not opened."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+class Front:
+    """Accepts connections and serves them. `sessions` makes a session of a backend."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        authority: Authority,
+        faults: Faults,
+        log: Log,
+        server: Path,
+        sessions: Callable[[Backend, Callable[..., None]], Session],
+    ) -> None:
+        self.identity = identity
+        self.authority = authority
+        self.faults = faults
+        self.log = log
+        self.server = server
+        self.sessions = sessions
+        self._tasks: dict[Connection, asyncio.Task[None]] = {}
+        self._accepted = 0
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            accepted, _ = await loop.sock_accept(listener)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._accepted += 1
+            connection = Connection(self, Link(accepted), self._accepted)
+            task = loop.create_task(connection.serve())
+            self._tasks[connection] = task
+            task.add_done_callback(functools.partial(self._forget, connection))
+
+    def _forget(self, connection: "Connection", _: "asyncio.Task[None]") -> None:
+        self._tasks.pop(connection, None)
+
+    async def close_connections(self, how: How) -> None:
+        """Cut every client now; returns when PostgreSQL has rolled back what they left open."""
+        tasks = dict(self._tasks)
+        for connection, task in tasks.items():
+            connection.cut(how, "server")
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+
+class Connection:
+    """One client, from its first byte to its last."""
+
+    def __init__(self, front: Front, link: Link, number: int) -> None:
+        self._front = front
+        self._link = link
+        self._number = number
+        self._flights = Flights()
+        self._session: Session | None = None
+        self._ended_by = "client"
+
+    async def serve(self) -> None:
+        """Open, serve, end; nothing that a client does raises out of here."""
+        try:
+            async with asyncio.timeout(OPENING_SECONDS):
+                session = await self._open()
+            if session is not None:
+                await self._serve_flights(session)
+        except Refused as refused:
+            self._refuse(refused.refusal)
+        except ProtocolError as broken:
+            self._refuse(Refusal("08P01", f"protocol violation: {broken}"))
+        except Plaintext:
+            self._note("refused", sqlstate=PLAINTEXT.sqlstate, reason=PLAINTEXT.message)
+            await self._link.refuse_plaintext(PLAINTEXT.answer)
+        except HandshakeFailed as failed:
+            self._note("tls_failed", reason=str(failed))
+        except BackendLost:
+            self._ended_by = "backend"
+        except (Gone, TimeoutError):
+            pass
+        finally:
+            await asyncio.shield(self._end())
+
+    def cut(self, how: How, ended_by: str) -> None:
+        """Cut the link without a word."""
+        self._ended_by = ended_by
+        self._link.cut(how)
+
+    # --- Opening ---
+
+    async def _open(self) -> Session | None:
+        """TLS, startup, token, backend. None for a request to cancel, which has no effect."""
+        agreed = await self._link.negotiate(self._front.authority)
+        if agreed is None:
+            self._note("cancel")
+            return None
+        negotiation, sni = agreed
+        self._note("connect", negotiation=negotiation, sni=sni)
+        packet = await self._link.startup()
+        if packet.code == CANCEL_REQUEST:
+            self._note("cancel")
+            return None
+        parameters = self._parameters(packet, sni)
+        user = parameters["user"]
+        await self._authenticate(user)
+        return await self._connect(user, parameters)
+
+    def _parameters(self, packet: StartupPacket, sni: str | None) -> dict[str, str]:
+        """What PostgreSQL will be told. The cluster is named by the server name, or by an option as through PrivateLink."""
+        parameters = dict(packet.parameters)
+        named = _CLUSTER_OPTION.search(parameters.get("options", ""))
+        if named:
+            parameters["options"] = _CLUSTER_OPTION.sub("", parameters["options"]).strip()
+        user = parameters.setdefault("user", "")
+        application = parameters.get("application_name")
+        self._note("startup", user=user, database=parameters.get("database", user), application_name=application)
+        identity = self._front.identity
+        if not (named and named[1] == identity.cluster) and sni != identity.endpoint:
+            raise Refused(NO_SNI if sni is None else foreign_sni(sni, identity.endpoint))
+        return parameters
+
+    async def _authenticate(self, user: str) -> None:
+        """Ask for the token and believe nothing of it before it is verified."""
+        reason = self._front.faults.at_connect()
+        if reason is not None and reason in REFUSALS:
+            raise Refused(REFUSALS[reason])
+        self._link.write(PASSWORD_PLEASE.data)
+        message = await self._link.receive()
+        if message.kind != b"p":
+            raise ProtocolError("expected a password message")
+        self._note("password")
+        identity = self._front.identity
+        if reason == "access":
+            raise Refused(not_authorized(user, identity.cluster, identity.region))
+        try:
+            identity.check(message.texts(1)[0], user)
+        except access_token.Refused as refused:
+            raise Refused(access_denied(str(refused))) from None
+
+    async def _connect(self, user: str, parameters: dict[str, str]) -> Session:
+        if user == SUPERUSER:
+            raise Refused(Refusal("28000", f'role "{user}" does not exist'))
+        try:
+            backend = await Backend.connect(self._front.server, parameters)
+        except StartupRefused as refused:
+            fields = error_fields(refused.answer)
+            raise Refused(Refusal(fields.get("C", "08006"), fields.get("M", ""), fields.get("H"))) from None
+        self._session = self._front.sessions(backend, self._note)
+        self._link.write(joined(backend.greeting))
+        return self._session
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._ended_by = "refused"
+        self._note("refused", sqlstate=refusal.sqlstate, reason=refusal.hint or refusal.message)
+        self._link.write(refusal.answer.data)
+
+    # --- Serving ---
+
+    async def _serve_flights(self, session: Session) -> None:
+        while True:
+            message = await self._link.receive()
+            if message.kind == b"X":
+                raise Gone
+            flight = self._flights.feed(message)
+            if flight is None:
+                continue
+            self._note("flight", messages=flight.messages, statements=flight.statements)
+            cut = self._front.faults.at_flight(flight.outline(inside=session.inside))
+            if cut is not None:
+                await self._strike(cut, flight, session)
+            await session.run(flight, self._link)
+            await self._link.drain()
+
+    async def _strike(self, cut: Cut, flight: Flight, session: Session) -> None:
+        """Let a cut happen: what is to be applied is applied first, what is not is rolled back first."""
+        applied = cut.at == "after-commit-sent" and cut.applied
+        if applied:
+            await session.run(flight, Deaf(self._link))
+        await session.close()
+        self._note("cut", at=cut.at, how=cut.how, applied=applied)
+        self.cut(cut.how, "fault")
+        raise Gone
+
+    async def _end(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+        await self._link.close()
+        self._note("close", reason=self._ended_by)
+
+    def _note(self, kind: Any, **fields: Any) -> None:
+        self._front.log.add(Event(kind=kind, connection=self._number, **fields))
+
+
+class Deaf:
+    """A client that gets no answer, but whose COPY data is still read."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def write(self, data: bytes) -> None:
+        """Drop the answer."""
+
+    async def drain(self) -> None:
+        """There is nothing to wait for."""
+
+    async def receive(self) -> Message:
+        """The client's next message."""
+        return await self._link.receive()

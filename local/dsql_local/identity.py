@@ -1,0 +1,63 @@
+"""Who a cluster is, whom it lets in, and what time it is there. No I/O; the clock is given."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from . import access_token
+
+__all__ = ["Identity"]
+
+
+@dataclass(slots=True)
+class Identity:
+    """Who this cluster is, whom it lets in, and what time it is."""
+
+    cluster: str
+    region: str
+    credentials: Mapping[str, str]
+    clock: Callable[[], float]
+    expired_until: float | None = None
+    presented: set[str] = field(default_factory=set)
+
+    @property
+    def endpoint(self) -> str:
+        """The host name."""
+        return f"{self.cluster}.dsql.{self.region}.on.aws"
+
+    @property
+    def known_keys(self) -> str:
+        """The sentence that says which access key to use."""
+        default = self.credentials.get("defaultkey") == "defaultsecret"
+        names = ", ".join(self.credentials) or "no access key"
+        use = "set AWS_ACCESS_KEY_ID=defaultkey and AWS_SECRET_ACCESS_KEY=defaultsecret" if default else "set one of these"
+        return f"The local DSQL knows {names}: {use}, and unset AWS_SESSION_TOKEN and AWS_PROFILE."
+
+    def check(self, text: str, user: str) -> None:
+        """Raise `access_token.Refused` unless this token lets `user` in now."""
+        token = access_token.read(text)
+        access_token.verify(
+            token,
+            user=user,
+            endpoint=self.endpoint,
+            region=self.region,
+            credentials=self.credentials,
+            now=self.clock(),
+            known=self.known_keys,
+        )
+        if self.expired_until is not None and self._declared_expired(token, self.expired_until):
+            raise access_token.expired(token, self.expired_until)
+
+    def expire(self) -> None:
+        """Declare every token signed up to now expired."""
+        self.expired_until = self.clock()
+        self.presented.clear()
+
+    def _declared_expired(self, token: access_token.Token, until: float) -> bool:
+        # A token's date has whole seconds, and two tokens of one second are equal byte for byte. One signed in the very
+        # second of `expire` is refused once: whoever signs again at once gets in.
+        signed, limit = token.signed_at.timestamp(), int(until)
+        if signed != limit:
+            return signed < limit
+        fresh = token.fingerprint in self.presented
+        self.presented.add(token.fingerprint)
+        return not fresh

@@ -1,0 +1,215 @@
+"""The PostgreSQL protocol's messages as values: bytes in, messages out, and back.
+
+It knows how a message is framed and what a few of them carry. It does no I/O, keeps no session, and knows nothing of
+DSQL: `flights` says which messages belong together, `front` and `backend` own the sockets.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "CANCEL_REQUEST",
+    "FLUSH",
+    "GSSENC_REQUEST",
+    "MAX_STARTUP",
+    "PASSWORD_PLEASE",
+    "SSL_REQUEST",
+    "SYNC",
+    "TERMINATE",
+    "Message",
+    "ProtocolError",
+    "Splitter",
+    "StartupPacket",
+    "bind",
+    "close_portal",
+    "close_statement",
+    "data_row",
+    "error",
+    "error_fields",
+    "execute",
+    "joined",
+    "parse",
+    "parse_startup",
+    "query",
+    "ready",
+    "startup",
+    "tagged",
+]
+
+# Codes that stand where a startup packet has its protocol version.
+SSL_REQUEST = 80877103
+GSSENC_REQUEST = 80877104
+CANCEL_REQUEST = 80877102
+
+MAX_LENGTH = 1 << 30  # PostgreSQL's own limit for one message
+MAX_STARTUP = 10_000  # likewise for the startup packet
+
+
+class ProtocolError(Exception):
+    """The peer sent bytes that are no PostgreSQL message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One typed message: its kind (one byte) and its body without the length."""
+
+    kind: bytes
+    body: bytes = b""
+
+    @property
+    def data(self) -> bytes:
+        """The message as it travels."""
+        return self.kind + struct.pack("!i", len(self.body) + 4) + self.body
+
+    def texts(self, count: int) -> list[str]:
+        """The first `count` zero-terminated strings of the body."""
+        parts = self.body.split(b"\0", count)
+        if len(parts) <= count:
+            raise ProtocolError(f"a message of kind {self.kind!r} ends inside a string")
+        return [part.decode("utf-8", "replace") for part in parts[:count]]
+
+
+class Splitter:
+    """Cuts a stream of bytes into messages; what is incomplete waits for the next bytes."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take more bytes; yield each message that they complete."""
+        pending = self._pending
+        pending += data
+        start = 0
+        try:
+            while len(pending) - start >= 5:
+                (length,) = struct.unpack_from("!i", pending, start + 1)
+                if not 4 <= length <= MAX_LENGTH:
+                    raise ProtocolError(f"a message says that it is {length} bytes long")
+                end = start + 1 + length
+                if len(pending) < end:
+                    break
+                message = Message(bytes(pending[start : start + 1]), bytes(pending[start + 5 : end]))
+                start = end
+                yield message
+        finally:
+            del pending[:start]
+
+
+# --- Startup: the only packet without a kind ---
+
+
+@dataclass(frozen=True, slots=True)
+class StartupPacket:
+    """The first packet of a client: a request code, or protocol version 3 with parameters."""
+
+    code: int
+    parameters: Mapping[str, str]
+
+
+def parse_startup(body: bytes) -> StartupPacket:
+    """Read a startup packet's body (without its length)."""
+    if not 4 <= len(body) <= MAX_STARTUP:
+        raise ProtocolError(f"a startup packet of {len(body)} bytes")
+    (code,) = struct.unpack_from("!i", body)
+    if code in (SSL_REQUEST, GSSENC_REQUEST, CANCEL_REQUEST):
+        return StartupPacket(code, {})
+    if code >> 16 != 3:
+        raise ProtocolError(f"protocol version {code >> 16}.{code & 0xFFFF} is not 3")
+    fields = [part.decode("utf-8", "replace") for part in body[4:].split(b"\0")]
+    pairs = list(zip(fields[::2], fields[1::2], strict=False))
+    return StartupPacket(code, {name: value for name, value in pairs if name})
+
+
+def startup(parameters: Mapping[str, str]) -> bytes:
+    """A startup packet for protocol version 3.0."""
+    pairs = b"".join(name.encode() + b"\0" + value.encode() + b"\0" for name, value in parameters.items())
+    body = struct.pack("!i", 3 << 16) + pairs + b"\0"
+    return struct.pack("!i", len(body) + 4) + body
+
+
+# --- What a client sends ---
+
+SYNC = Message(b"S")
+FLUSH = Message(b"H")
+TERMINATE = Message(b"X")
+
+
+def _texts(*values: str) -> bytes:
+    return b"".join(value.encode() + b"\0" for value in values)
+
+
+def query(sql: str) -> Message:
+    """A simple Query."""
+    return Message(b"Q", _texts(sql))
+
+
+def parse(name: str, sql: str) -> Message:
+    """Parse without declared parameter types."""
+    return Message(b"P", _texts(name, sql) + b"\0\0")
+
+
+def bind(portal: str, statement: str) -> Message:
+    """Bind without parameters, results as text."""
+    return Message(b"B", _texts(portal, statement) + b"\0\0" * 3)
+
+
+def execute(portal: str) -> Message:
+    """Execute to the last row."""
+    return Message(b"E", _texts(portal) + b"\0\0\0\0")
+
+
+def close_portal(name: str) -> Message:
+    """Close a portal."""
+    return Message(b"C", b"P" + _texts(name))
+
+
+def close_statement(name: str) -> Message:
+    """Close a prepared statement."""
+    return Message(b"C", b"S" + _texts(name))
+
+
+# --- What a server sends ---
+
+PASSWORD_PLEASE = Message(b"R", struct.pack("!i", 3))  # AuthenticationCleartextPassword
+
+
+def error(sqlstate: str, message: str, *, severity: str = "ERROR", hint: str | None = None) -> Message:
+    """An ErrorResponse."""
+    fields = [("S", severity), ("V", severity), ("C", sqlstate), ("M", message)]
+    if hint is not None:
+        fields.append(("H", hint))
+    return Message(b"E", b"".join(name.encode() + value.encode() + b"\0" for name, value in fields) + b"\0")
+
+
+def error_fields(message: Message) -> dict[str, str]:
+    """The fields of an ErrorResponse or a NoticeResponse, by their one-letter names."""
+    parts = message.body.split(b"\0")
+    return {part[:1].decode("ascii", "replace"): part[1:].decode("utf-8", "replace") for part in parts if part}
+
+
+def ready(status: bytes) -> Message:
+    """ReadyForQuery with the transaction status I, T or E."""
+    return Message(b"Z", status)
+
+
+def tagged(tag: str) -> Message:
+    """CommandComplete."""
+    return Message(b"C", _texts(tag))
+
+
+def data_row(message: Message) -> list[bytes | None]:
+    """The columns of a DataRow."""
+    (count,) = struct.unpack_from("!h", message.body)
+    at, row = 2, list[bytes | None]()
+    for _ in range(count):
+        (length,) = struct.unpack_from("!i", message.body, at)
+        at += 4
+        row.append(None if length < 0 else message.body[at : at + length])
+        at += max(length, 0)
+    return row
+
+
+def joined(messages: Sequence[Message]) -> bytes:
+    """Several messages as they travel."""
+    return b"".join(message.data for message in messages)

