@@ -1,0 +1,56 @@
+"""The error tree: what is what, and that everything can be pickled."""
+
+import pickle
+
+import pg8000.exceptions
+import pytest
+
+from dsql_lambda import (
+    CommitOutcomeUnknown,
+    ConfigError,
+    ConnectError,
+    DatabaseError,
+    DeadlineExceeded,
+    DsqlError,
+    OCCRetryExhausted,
+    TokenError,
+    TransactionError,
+)
+
+
+def test_the_tree_is_as_it_is_documented():
+    """One base for ours; the server's word is pg8000's `DatabaseError`."""
+    for error in (ConfigError, TokenError, ConnectError, TransactionError):
+        assert issubclass(error, DsqlError)
+    for error in (OCCRetryExhausted, CommitOutcomeUnknown, DeadlineExceeded):
+        assert issubclass(error, TransactionError)
+    assert issubclass(ConfigError, ValueError)
+    assert issubclass(DatabaseError, pg8000.exceptions.DatabaseError)
+    assert not issubclass(DatabaseError, DsqlError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OCCRetryExhausted("no", attempts=3, occ_type="data", occ_code="OC000", elapsed=0.5, reason="deadline"),
+        CommitOutcomeUnknown("no", attempts=2),
+        DeadlineExceeded("no", phase="commit"),
+        ConnectError("no", sqlstate="08006", hint="why"),
+        ConfigError("no"),
+        TokenError("no"),
+    ],
+)
+def test_errors_survive_pickling(error):
+    """With their message and every attribute."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
+
+
+def test_a_server_error_has_its_fields_as_attributes():
+    """SQLSTATE, message, detail, hint and constraint; a missing one is empty. The text is the message and the SQLSTATE."""
+    fields = {"S": "ERROR", "C": "23505", "M": "duplicate key", "D": "Key (id)=(1) exists.", "n": "accounts_pkey"}
+    error = DatabaseError(fields)
+    assert (error.sqlstate, error.message, error.hint) == ("23505", "duplicate key", "")
+    assert (error.detail, error.constraint_name) == ("Key (id)=(1) exists.", "accounts_pkey")
+    assert str(error) == "duplicate key (SQLSTATE 23505)"
+    assert error.args == (fields,)
