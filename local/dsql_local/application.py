@@ -1,8 +1,7 @@
 """What a SAM template says of a function: where its code and layers are, its handler, environment, time and memory.
 
 Reads a source template or a built one (`.aws-sam/build/template.yaml`), with the parameters at their defaults. It knows the few
-intrinsic functions that such a choice needs, resolves nothing that only AWS knows (that becomes an empty variable, as in `sam local`),
-and starts nothing.
+intrinsic functions that such a choice needs; what only AWS knows becomes an empty variable, as in `sam local`. It starts nothing.
 """
 
 from __future__ import annotations

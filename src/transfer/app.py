@@ -1,7 +1,7 @@
 """Moves money between two accounts in one DSQL transaction: a function to copy.
 
-The handler may run several times for one request (DSQL reports conflicts at COMMIT, and the transaction is then tried again), so it
-changes nothing but the database, and that only through `tx`.
+The handler may run several times for one request, for DSQL reports conflicts at COMMIT and the transaction is then tried again:
+so it changes nothing but the database, and that only through `tx`.
 """
 
 from __future__ import annotations
@@ -53,16 +53,20 @@ def read_transfer(event: dict[str, Any]) -> tuple[str, str, int]:
     except (ValueError, RecursionError):
         raise ValueError("the body must be JSON") from None
     if not isinstance(order, dict):
-        raise ValueError("the body must be a JSON object")
-    source, target, amount = order.get("source"), order.get("target"), order.get("amount")
-    for name, account in (("source", source), ("target", target)):
-        if not isinstance(account, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", account):
-            raise ValueError(f"{name} must be an account's id: 1 to 64 letters, digits, - or _")
+        raise ValueError("the body must be a JSON object")  # noqa: TRY004 - the request is wrong, not the program
+    source, target, amount = read_account(order, "source"), read_account(order, "target"), order.get("amount")
     if source == target:
         raise ValueError("source and target must differ")
     if type(amount) is not int or amount <= 0:
         raise ValueError("amount must be a positive whole number of cents")
     return source, target, amount
+
+
+def read_account(order: dict[str, Any], name: str) -> str:
+    account = order.get(name)
+    if not isinstance(account, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", account):
+        raise ValueError(f"{name} must be an account's id: 1 to 64 letters, digits, - or _")
+    return account
 
 
 def answer(status: int, **body: Any) -> dict[str, Any]:
