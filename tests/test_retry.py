@@ -14,7 +14,16 @@ def test_the_defaults_are_the_connectors():
 
 @pytest.mark.parametrize(
     ("attempt", "random", "expected_ms"),
-    [(1, 0.0, 1.0), (1, 1.0, 1.25), (2, 0.0, 2.0), (2, 0.5, 2.25), (7, 0.0, 64.0), (8, 0.0, 100.0), (8, 1.0, 125.0), (99, 0.0, 100.0)],
+    [
+        (1, 0.0, 1.0),
+        (1, 1.0, 1.25),
+        (2, 0.0, 2.0),
+        (2, 0.5, 2.25),
+        (7, 0.0, 64.0),
+        (8, 0.0, 100.0),
+        (8, 1.0, 125.0),
+        (99, 0.0, 100.0),
+    ],
 )
 def test_the_delay_doubles_up_to_its_cap_and_jitter_comes_on_top(attempt, random, expected_ms):
     """min(base * 2^(attempt - 1), max), plus 0 to `jitter_factor` of it: the connectors' formula."""

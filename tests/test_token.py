@@ -39,9 +39,7 @@ def peer():
             credentials.access_key, credentials.secret_key, credentials.session_token or None
         )
         make = (
-            client.generate_db_connect_admin_auth_token
-            if action == "DbConnectAdmin"
-            else client.generate_db_connect_auth_token
+            client.generate_db_connect_admin_auth_token if action == "DbConnectAdmin" else client.generate_db_connect_auth_token
         )
         moment = datetime.datetime.fromtimestamp(at, datetime.UTC)
         with unittest.mock.patch("botocore.auth.get_current_datetime", return_value=moment):
@@ -61,7 +59,9 @@ def peer():
     duration_secs=st.integers(1, 604_800),
     at=st.integers(0, 4_102_444_800),
 )
-def test_a_token_is_botocores_byte_for_byte(peer, cluster, region, user, access_key, secret_key, session_token, duration_secs, at):
+def test_a_token_is_botocores_byte_for_byte(
+    peer, cluster, region, user, access_key, secret_key, session_token, duration_secs, at
+):
     """1,000 random hosts, regions, users, keys, session tokens, durations and moments."""
     host = f"{cluster}.dsql.{region}.on.aws"
     credentials = Credentials(access_key=access_key, secret_key=secret_key, session_token=session_token)

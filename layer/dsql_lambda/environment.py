@@ -125,8 +125,8 @@ class CachedConnection:
         self._connection = self._open(deadline_at)
         return self._connection
 
-    def suspend(self) -> None:
-        """Before a snapshot: close, for no connection survives one."""
+    def close(self) -> None:
+        """Close what is kept, as before a snapshot: no connection survives one. The next use opens a new one."""
         if self._connection is not None and not self._connection.is_closed:
             self._connection.close()
 
@@ -299,13 +299,13 @@ def _register_snapshot_hooks() -> None:
     except ImportError:
         return
 
-    def suspend_all() -> None:
+    def close_all() -> None:
         for each in _cached.values():
-            each.suspend()
+            each.close()
 
     def resume_all() -> None:
         for each in _cached.values():
             each.resume()
 
-    register_before_snapshot(suspend_all)
+    register_before_snapshot(close_all)
     register_after_restore(resume_all)

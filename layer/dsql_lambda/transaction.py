@@ -49,7 +49,7 @@ class Transaction:
         self._has_begun = False
         self._has_ended = False
         self._deferred: list[_Deferred] = []
-        self._stream: Generator[dict[str, Any]] | None = None
+        self._stream: Generator[tuple[Result, list[Any]]] | None = None
         self._commit_index: int | None = None
 
     def run(self, sql: str, /, **params: Any) -> list[list[Any]]:
@@ -79,9 +79,7 @@ class Transaction:
 
         The next statement can be run when all rows were taken or the iterator was closed.
         """
-        statement = self._checked(sql, params)
-        self._stream = stream = self._streamed(statement)
-        return stream
+        return self._streamed(self._checked(sql, params))
 
     def defer(self, sql: str, /, *, expect_rows: int | None = None, **params: Any) -> None:
         """Queue a statement: it leaves with the next one, or with the COMMIT, and costs no round trip of its own.
@@ -159,19 +157,22 @@ class Transaction:
         self._refuse_if_ended()
         if self._deferred or not self._has_begun:
             self._fly([])
+        self._stream = stream = self.connection.stream_flight([statement])
         names: list[str] = []
         try:
-            for result, row in self.connection.stream_flight([statement]):
+            for result, row in stream:
                 names = names or result.column_names
                 yield dict(zip(names, row, strict=True))
         except DatabaseError as error:
             self._note(error)
             raise
+        finally:
+            stream.close()
+        self._refuse_if_ended()  # else rows that were never seen would look like none
 
     def _close_stream(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.close()
+        if self._stream is not None:
+            self._stream.close()
 
     def _fly(self, statements: Sequence[Statement]) -> list[Result]:
         """Send BEGIN if it is due, what is deferred, and these statements; see that the transaction is still open."""

@@ -11,7 +11,7 @@ https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELIN
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 from threading import Lock
@@ -235,7 +235,7 @@ class Wire(pg8000.native.Connection):  # type: ignore[misc]
             pass
         return results
 
-    def stream_flight(self, statements: Sequence[Statement]) -> Iterator[tuple[Result, list[Any]]]:
+    def stream_flight(self, statements: Sequence[Statement]) -> Generator[tuple[Result, list[Any]]]:
         """As `fly`, but each row of the last statement is yielded as it arrives. Closed early, it reads the rest away."""
         results = [Result(each.text) for each in statements]
         self._send_flight(statements)

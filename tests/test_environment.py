@@ -1,0 +1,147 @@
+"""The cached connection: kept from one invocation to the next, and replaced without the caller noticing."""
+
+import os
+
+import pytest
+
+from dsql_lambda import ConfigError, ConnectError, TokenError
+from dsql_lambda.environment import Condition, deadline_after, reason_to_replace
+
+ADD = "UPDATE accounts SET balance = balance + 1 WHERE id = 1"
+
+
+def pid(tx):
+    return tx.value("SELECT pg_backend_pid()")
+
+
+@pytest.mark.parametrize(
+    ("condition", "reason"),
+    [
+        (Condition(is_open=True), ""),
+        (Condition(is_open=False), "first"),
+        (Condition(is_open=True, is_forked=True, is_readable=True), "fork"),
+        (Condition(is_open=True, is_restored=True), "restore"),
+        (Condition(is_open=True, age=3299.9), ""),
+        (Condition(is_open=True, age=3300.0), "age"),
+        (Condition(is_open=True, age=3100.0, max_age=3000.0), "age"),
+        (Condition(is_open=True, age=-1.0), "age"),
+        (Condition(is_open=True, is_idle=False), "in-transaction"),
+        (Condition(is_open=True, is_readable=True), "closed"),
+    ],
+)
+def test_why_a_connection_is_replaced(condition, reason):
+    """Decided without a round trip; the first reason that holds is named."""
+    assert reason_to_replace(condition) == reason
+
+
+def test_one_connection_serves_one_invocation_after_another(stage):
+    """The same backend, one start."""
+    assert stage.run(pid) == stage.run(pid)
+    assert stage.events("startup") == 1
+    assert stage.source.opened_for == "first"
+
+
+def test_a_connection_near_its_hour_is_replaced(stage):
+    """At 55 minutes less up to 5 of jitter, by wall clock."""
+    first = stage.run(pid)
+    stage.wall_clock.ahead_by += 49 * 60
+    assert stage.run(pid) == first
+    stage.wall_clock.ahead_by += 7 * 60
+    assert stage.run(pid) != first
+    assert stage.source.opened_for == "age"
+
+
+@pytest.mark.parametrize("how", ["rst", "fin"])
+def test_a_connection_that_the_server_closed_is_replaced(stage, how):
+    """Its goodbye is seen by one poll, before anything is sent."""
+    first = stage.run(pid)
+    stage.dsql.close_connections(how)
+    assert stage.run(pid) != first
+    assert stage.source.opened_for == "closed"
+    assert stage.logger.records == []
+
+
+def test_a_connection_left_in_a_transaction_is_replaced(stage):
+    """What production met: 25P02 until the environment died. Here the next transaction has a clean one."""
+    stage.source.get().run("BEGIN")
+    assert stage.run(lambda tx: tx.run(ADD)) == []
+    assert stage.source.opened_for == "in-transaction"
+    assert stage.balances()[0] == 101
+
+
+def test_a_forked_process_opens_its_own_and_leaves_the_parents_alone(stage):
+    """Not a byte goes out on the parent's session."""
+    stage.run(pid)
+    parents = stage.source.get()
+    stage.pid += 1
+    stage.run(pid)
+    assert stage.source.opened_for == "fork"
+    assert parents.is_closed
+    assert stage.events("startup") == 2
+
+
+def test_a_real_fork_shares_no_session(stage):
+    """The child's transaction and the parent's next one both commit, on two backends."""
+    stage.pid = 0
+    stage.source = type(stage.source)(stage.options)
+    first = stage.run(pid)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, str(stage.run(pid)).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    childs = int(os.read(reader, 20))
+    os.close(reader)
+    assert childs != first
+    assert stage.run(pid) == first
+
+
+def test_a_restored_snapshot_opens_a_new_one(stage):
+    """What was kept belongs to the snapshot."""
+    stage.run(pid)
+    stage.source.resume()
+    stage.run(pid)
+    assert stage.source.opened_for == "restore"
+
+
+def test_a_new_connection_takes_the_kept_token_while_it_is_fresh(stage):
+    """And a fresh one once the cluster calls it expired."""
+    stage.run(pid)
+    stage.dsql.expire_tokens()
+    stage.dsql.close_connections()
+    stage.run(pid)
+    assert stage.events("password") == 3
+    assert stage.events("startup") == 3
+
+
+def test_the_cached_connection_is_a_pg8000_connection(stage):
+    """For statements outside a transaction."""
+    connection = stage.source.get()
+    assert connection.run("SELECT :x::int", x=1) == [[1]]
+    assert connection.columns[0]["name"] == "int4"
+
+
+def test_a_deadline_keeps_a_reserve_of_what_lambda_leaves():
+    """Half a second, or a tenth if that is less; the sooner of both limits counts."""
+    assert deadline_after(None) == float("inf")
+    assert deadline_after(2.0, now=lambda: 100.0) == 102.0
+    assert deadline_after(None, 10_000, now=lambda: 100.0) == 109.5
+    assert deadline_after(None, 1_000, now=lambda: 100.0) == 100.9
+    assert deadline_after(2.0, 10_000, now=lambda: 100.0) == 102.0
+    for bad in (0, -1):
+        with pytest.raises(ConfigError, match="timeout is"):
+            deadline_after(bad)
+
+
+def test_a_wrong_configuration_is_said_at_the_first_use(stage, monkeypatch, tmp_path):
+    """By the error that names it."""
+    with pytest.raises(ConfigError, match="sslrootcert names no file"):
+        stage.new_source(sslrootcert=str(tmp_path / "none.pem")).get()
+    with pytest.raises(ConnectError, match="no connection to 127.0.0.1:1"):
+        stage.new_source(port=1).get()
+    with pytest.raises(TokenError, match="given credentials"):
+        stage.new_source(credentials=7).get()

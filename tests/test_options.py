@@ -1,0 +1,241 @@
+"""`ConnectOptions`: what is accepted, where each value comes from, and that a bad one is a sentence."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsql_lambda import ConfigError, ConnectOptions
+from dsql_lambda.version import __version__
+
+CLUSTER = "a1b2c3d4e5f6g7h8i9j0k1l2m3"
+HOST = f"{CLUSTER}.dsql.us-east-1.on.aws"
+
+
+@pytest.fixture(autouse=True)
+def no_aws_environment(monkeypatch, tmp_path):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+def test_a_full_endpoint_is_all_it_takes():
+    """Region from the host; the connectors' defaults for the rest."""
+    options = ConnectOptions.from_url(f"postgres://{HOST}", environ={})
+    assert options == ConnectOptions(host=HOST)
+    assert (options.region, options.user, options.database, options.port) == ("us-east-1", "admin", "postgres", 5432)
+    assert (options.token_duration_secs, options.action, options.dial_host) == (900, "DbConnectAdmin", HOST)
+
+
+def test_every_part_of_a_connection_string_is_read():
+    """User, port, database and every parameter, percent-encoded or not."""
+    options = ConnectOptions.from_url(
+        f"postgresql://my%40app@{HOST}:5433/po%73tgres?region=us-east-1&profile=de%20v&tokenDurationSecs=60&ormPrefix=orm"
+        "&hostaddr=127.0.0.1&connect_timeout=2.5&sslmode=verify-full&sslrootcert=system&pipeline=off",
+        environ={},
+    )
+    assert options == ConnectOptions(
+        host=HOST,
+        user="my@app",
+        port=5433,
+        profile="de v",
+        token_duration_secs=60,
+        orm_prefix="orm",
+        hostaddr="127.0.0.1",
+        connect_timeout=2.5,
+        sslrootcert="system",
+        pipeline=False,
+    )
+    assert (options.action, options.dial_host) == ("DbConnect", "127.0.0.1")
+
+
+def test_a_cluster_id_becomes_the_endpoint_of_its_region():
+    """26 of a-z and 0-9, with a region from anywhere."""
+    assert ConnectOptions(host=CLUSTER, region="eu-west-1").host == f"{CLUSTER}.dsql.eu-west-1.on.aws"
+    assert ConnectOptions.from_url(f"postgres://{CLUSTER}?region=eu-west-1", environ={}).region == "eu-west-1"
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1", "::1", CLUSTER[:-1], f"{CLUSTER}x", "vpce-0a1b.dsql-fnh4.us-east-1.vpce.amazonaws.com"]
+)
+def test_no_other_name_is_taken_for_a_cluster_id(host):
+    """It stays as it is, and needs a region."""
+    assert ConnectOptions(host=host, region="us-east-1").host == host
+    with pytest.raises(ConfigError, match="no region is known"):
+        ConnectOptions(host=host)
+
+
+def test_the_region_comes_from_the_host_then_the_option_then_the_environment_then_the_configuration(monkeypatch, tmp_path):
+    """In this order."""
+    (tmp_path / "config").write_text("[default]\nregion = ap-south-1\n[profile dev]\nregion = ap-east-1\n")
+    assert ConnectOptions(host=CLUSTER).region == "ap-south-1"
+    assert ConnectOptions(host=CLUSTER, profile="dev").region == "ap-east-1"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
+    assert ConnectOptions(host=CLUSTER).region == "eu-west-2"
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    assert ConnectOptions(host=CLUSTER).region == "eu-west-1"
+    assert ConnectOptions(host=CLUSTER, region="us-west-2").region == "us-west-2"
+    assert ConnectOptions(host=HOST).region == "us-east-1"
+
+
+def test_a_private_dns_name_of_a_cluster_tells_its_region():
+    """`<id>.dsql-<suffix>.<region>.on.aws`, as PrivateLink names it."""
+    assert ConnectOptions(host=f"{CLUSTER}.dsql-fnh4.us-east-2.on.aws").region == "us-east-2"
+
+
+def test_argument_beats_url_beats_environment_beats_default():
+    """One order for every value; an empty variable is unset."""
+    environ = {"DSQL_HOST": HOST, "DSQL_USER": "from_env", "DSQL_DATABASE": "from_env", "DSQL_PORT": "1", "DSQL_HOSTADDR": ""}
+    options = ConnectOptions.from_url(f"postgres://from_url@{HOST}:2", environ=environ, port=3)
+    assert (options.port, options.user, options.database, options.hostaddr) == (3, "from_url", "from_env", "")
+
+
+def test_the_environment_alone_is_enough():
+    """Each field has its variable; DSQL_URL has them all; CLUSTER_ENDPOINT stands for DSQL_HOST."""
+    environ = {
+        "CLUSTER_ENDPOINT": "ignored.example.com",
+        "DSQL_HOST": HOST,
+        "DSQL_HOSTADDR": "127.0.0.1",
+        "DSQL_PORT": "5433",
+        "DSQL_USER": "app",
+        "DSQL_TOKEN_DURATION_SECS": "60",
+        "DSQL_SSLROOTCERT": "-----BEGIN CERTIFICATE-----",
+        "DSQL_CONNECT_TIMEOUT": "3",
+        "DSQL_PIPELINE": "off",
+        "DSQL_PROBE_AFTER_SECS": "0",
+    }
+    options = ConnectOptions.from_env(environ)
+    assert (options.host, options.port, options.user, options.pipeline, options.probe_after_secs) == (HOST, 5433, "app", False, 0)
+    assert ConnectOptions.from_env({"CLUSTER_ENDPOINT": HOST}).host == HOST
+    assert ConnectOptions.from_env({"DSQL_URL": f"postgres://app@{HOST}", "DSQL_USER": "other"}).user == "app"
+
+
+def test_a_host_that_names_its_region_beats_a_region_said_below_it():
+    """A connection string for another region is no contradiction of the environment; one inside itself is."""
+    environ = {"DSQL_REGION": "eu-west-1"}
+    assert ConnectOptions.from_url(f"postgres://{HOST}", environ=environ).region == "us-east-1"
+    with pytest.raises(ConfigError, match="'eu-west-1', but the host .* is in 'us-east-1'"):
+        ConnectOptions.from_url(f"postgres://{HOST}?region=eu-west-1", environ={})
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("mysql://x", "scheme 'mysql' is not known.*postgres://"),
+        ("", "no scheme"),
+        ("postgres://", "no host: set DSQL_HOST"),
+        (f"postgres://{HOST}:99999", "port is 1 to 65535"),
+        (f"postgres://{HOST}:0", "port is 0: it must be at least 1"),
+        (f"postgres://{HOST}:x", "port"),
+        (f"postgres://u:hunter2@{HOST}", "has a password: leave it out"),
+        (f"postgres://{HOST}?tokenDurationSec=60", "unknown parameter 'tokenDurationSec': did you mean 'tokenDurationSecs'"),
+        (f"postgres://{HOST}?regoin=x", "did you mean 'region'"),
+        (f"postgres://{HOST}?zzz=1", "unknown parameter 'zzz': known are region, profile"),
+        (f"postgres://{HOST}?region=us-east-1&region=us-east-1", "twice"),
+        (f"postgres://{HOST}?sslmode=require", "sslmode is 'require': only verify-full"),
+        (f"postgres://{HOST}?sslmode=disable", "only verify-full"),
+        (f"postgres://{HOST}?tokenDurationSecs=sixty", "tokenDurationSecs is 'sixty': it must be a whole number"),
+        (f"postgres://{HOST}?tokenDurationSecs=0", "token_duration_secs is 0: it must be at least 1"),
+        (f"postgres://{HOST}?tokenDurationSecs=604801", "at most 604800"),
+        (f"postgres://{HOST}?connect_timeout=0", "connect_timeout is 0.0: it must be above 0"),
+        (f"postgres://{HOST}?connect_timeout=-1", "number"),
+        (f"postgres://{HOST}?pipeline=maybe", "on or off"),
+        (f"postgres://%zz@{HOST}", "percent-encoded"),
+        (f"postgres://%ff@{HOST}", "percent-encoded UTF-8"),
+        (f"postgres://%00@{HOST}", "zero character"),
+        (f"postgres://{HOST}/db#part", "'#'"),
+        (f"postgres://a {HOST}", "white space"),
+        (f"postgres://{HOST},other", "name or an address alone"),
+        ("postgres://[::1", "malformed"),
+        (f"postgres://{CLUSTER}", "no region is known for a cluster id: set DSQL_REGION"),
+        (f"postgres://{CLUSTER}?region=Virginia", "region is 'Virginia'"),
+        (f"postgres://{HOST}?ormPrefix={'x' * 60}", "orm_prefix makes the application name .* longer than 63 bytes"),
+    ],
+)
+def test_a_bad_connection_string_is_one_sentence(url, sentence):
+    """What was wrong, what is accepted, what to do; and no password."""
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        ConnectOptions.from_url(url, environ={})
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"host": ""}, "no host"),
+        ({"host": "https://x.example"}, "name or an address alone"),
+        ({"host": "a..b"}, "name or an address"),
+        ({"host": 7}, "name or an address"),
+        ({"port": "5432"}, "port is '5432': it must be a whole number"),
+        ({"port": True}, "port is True"),
+        ({"token_duration_secs": 1.5}, "whole number"),
+        ({"connect_timeout": float("inf")}, "number"),
+        ({"user": ""}, "user is empty"),
+        ({"user": 7}, "user is 7"),
+        ({"pipeline": "off"}, "True or False"),
+        ({"application_name": "x" * 64}, "application_name"),
+    ],
+)
+def test_a_bad_option_is_one_sentence(changes, sentence):
+    """By name, with the value and what is accepted."""
+    with pytest.raises(ConfigError, match=sentence):
+        ConnectOptions(**{"host": HOST, **changes})
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({}, "no host: set DSQL_HOST"),
+        ({"DSQL_HOST": HOST, "DSQL_PORT": "x"}, "DSQL_PORT is 'x': it must be a whole number"),
+        ({"DSQL_HOST": HOST, "DSQL_PIPELINE": "x"}, "DSQL_PIPELINE is 'x': it must be on or off"),
+        ({"DSQL_HOST": CLUSTER}, "no region is known for a cluster id: set DSQL_REGION"),
+    ],
+)
+def test_a_bad_variable_is_named(environ, sentence):
+    """The variable's own name stands in the sentence."""
+    with pytest.raises(ConfigError, match=sentence):
+        ConnectOptions.from_env(environ)
+
+
+@given(st.text(max_size=80), st.sampled_from(["", "postgres://", "postgresql://", f"postgres://{HOST}/", f"postgres://{HOST}?"]))
+def test_no_text_makes_the_parser_raise_anything_else(text, start):
+    """Only `ConfigError` ever comes out."""
+    try:
+        ConnectOptions.from_url(start + text, environ={"AWS_REGION": "us-east-1"}, region="us-east-1")
+    except ConfigError:
+        pass
+
+
+def test_options_are_a_value():
+    """Frozen, equal by content, hashable; `replace` validates again."""
+    options = ConnectOptions(host=HOST)
+    assert hash(options) == hash(ConnectOptions(host=HOST))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.port = 1
+    assert options.replace(port=1).port == 1
+    assert options.replace(host=f"{CLUSTER}.dsql.eu-west-1.on.aws").region == "eu-west-1"
+    with pytest.raises(ConfigError, match="port"):
+        options.replace(port=0)
+
+
+def test_none_means_not_given():
+    """So that a variable that may be absent can be passed on."""
+    assert ConnectOptions(host=HOST, region=None, profile=None, orm_prefix=None) == ConnectOptions(host=HOST)
+
+
+def test_the_application_name_says_who_connects():
+    """`<ormPrefix>:dsql-lambda/<version>`."""
+    assert ConnectOptions(host=HOST).resolved_application_name == f"dsql-lambda/{__version__}"
+    assert ConnectOptions(host=HOST, orm_prefix="orm").resolved_application_name == f"orm:dsql-lambda/{__version__}"
+    assert ConnectOptions(host=HOST, application_name="mine").resolved_application_name == "mine"
+
+
+def test_the_repr_shows_what_differs_and_no_secret():
+    """Credentials and certificates are not for logs."""
+    options = ConnectOptions(host=HOST, port=1, credentials=lambda: "hunter2", sslrootcert="-----BEGIN CERTIFICATE-----")
+    assert repr(options) == (
+        f"ConnectOptions(host='{HOST}', port=1, region='us-east-1', credentials=<given>, sslrootcert=<PEM text>)"
+    )
