@@ -24,12 +24,15 @@ from types import FrameType
 from typing import IO, Any, NoReturn
 
 from .application import Function, read_function
+from .relay import PORT, Relay, RelayError
 from .rie import MARKERS, Invocation, RieError, RuntimeInterfaceEmulator, is_error
 from .server import LocalDsql, SqlError
 from .template import PostgresError
 
 __all__ = ["main"]
 
+ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
+IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"  # what SAM runs the template's functions in
 SAM = (sys.executable, "-m", "samcli")
 END_SECONDS = 15.0
 NO_SERVICE = "http://127.0.0.1:1"  # refuses at once
@@ -46,7 +49,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, _interrupted)
     try:
         invocation = _run(options)
-    except (InvokeError, RieError, PostgresError, SqlError, OSError, ValueError) as failed:
+    except (InvokeError, RelayError, RieError, PostgresError, SqlError, OSError, ValueError) as failed:
         print(f"dsql_local invoke: {failed}", file=sys.stderr)
         return 1
     print(json.dumps(invocation.response), flush=True)
@@ -88,7 +91,7 @@ def _run(options: argparse.Namespace) -> Invocation:
             dsql.conflict_next(options.conflicts, "OC000")
         if via == "sam":
             _step(f"sam local invoke {source.name} -e {event.name}")
-            return _by_sam(project, source, event, environment)
+            return _by_sam(project, source, event, environment, dsql.port)
         _step(f"the Runtime Interface Emulator runs {source.name} with {event.name}")
         return _by_rie(project, source, content, dsql.environment)
 
@@ -131,11 +134,9 @@ def _apply_schema(dsql: LocalDsql, source: Function) -> None:
 def _environment(local: Mapping[str, str]) -> dict[str, str]:
     """The environment of the `sam` commands: the local DSQL's credentials, and nothing of the caller's own AWS session."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "DSQL_", "CLUSTER_ENDPOINT"))}
-    elsewhere = {} if sys.platform == "linux" else {"DSQL_HOSTADDR": "host.docker.internal"}
     return {
         **kept,
         **local,
-        **elsewhere,
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         # `sam local` asks who the caller is, and goes on when nobody tells: these credentials are nobody's.
@@ -148,8 +149,7 @@ def _environment(local: Mapping[str, str]) -> dict[str, str]:
 
 def _sam_arguments() -> list[str]:
     """What every `sam` command is told: this machine's architecture, so that it runs an image without emulating one."""
-    arm = platform.machine().lower() in {"arm64", "aarch64"}
-    return ["--parameter-overrides", f"Architecture={'arm64' if arm else 'x86_64'}"]
+    return ["--parameter-overrides", f"Architecture={ARCHITECTURE}"]
 
 
 def _sam_build(project: Path, environment: Mapping[str, str]) -> None:
@@ -170,13 +170,26 @@ def _by_rie(project: Path, source: Function, event: object, environment: Mapping
     return invocation
 
 
-def _by_sam(project: Path, source: Function, event: Path, environment: Mapping[str, str]) -> Invocation:
+@contextlib.contextmanager
+def _reachable(port: int) -> Iterator[dict[str, str]]:
+    """The variables by which a container dials this machine's 127.0.0.1:port."""
+    engine = _docker_engine()
+    assert engine is not None  # noqa: S101 - `_choose` has seen it
+    if sys.platform != "linux" or engine.info().get("OperatingSystem") == "Docker Desktop":
+        yield {"DSQL_HOSTADDR": "host.docker.internal"}
+        return
+    if not engine.images.list(filters={"reference": IMAGE}):
+        _step(f"pulling {IMAGE}, once; this can take minutes")
+    with Relay(engine, IMAGE, port) as relay:
+        yield {"DSQL_HOSTADDR": relay.host, "DSQL_PORT": str(PORT)}
+
+
+def _by_sam(project: Path, source: Function, event: Path, environment: Mapping[str, str], port: int) -> Invocation:
     command = [*SAM, "local", "invoke", source.name, "--event", str(event), "--skip-pull-image", *_sam_arguments()]
-    if sys.platform == "linux":
-        command += ["--docker-network", "host"]
     # SAM sets every variable that the template declares from its own environment, so none has to be written to a file.
     lines: list[str] = []
-    with tempfile.TemporaryFile("w+") as output, _container_ended() as containers:
+    with tempfile.TemporaryFile("w+") as output, _container_ended() as containers, _reachable(port) as address:
+        environment = {**environment, **address}
         with _running(command, project, environment, stdout=output, stderr=subprocess.PIPE) as sam:
             assert sam.stderr is not None  # noqa: S101 - it was asked for
             for line in _function_lines(sam.stderr, containers):

@@ -1,0 +1,88 @@
+# The commands of the project. `make help` lists them. Everything runs in .venv, which is made on first use with the first interpreter
+# that works, and brought up to date when a pyproject.toml changes. Start over with `make clean`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help invoke build test lint types validate check pins clean
+MAKEFLAGS += --no-print-directory
+
+# make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>
+VIA ?= auto
+FUNCTION ?= TransferFunction
+EVENT ?= events/transfer.json
+CONFLICTS ?= 0
+# make test: ARGS=<what to hand to pytest>
+ARGS ?=
+
+VENV := .venv
+PYTHON := $(abspath $(VENV))/bin/python
+READY := $(VENV)/.ready
+unexport PYTHONPATH PYTHONHOME
+export SAM_CLI_TELEMETRY := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The interpreter for layer/Makefile, which `sam build` runs.
+export PYTHON
+
+# A name on the PATH proves nothing (pyenv's shims fail when they are run): each is tried for its version, venv and ssl.
+CANDIDATES := python3.14 python3.13 python3.12 python3 $(HOME)/.pyenv/versions/*/bin/python
+TRY := import sys, venv, ensurepip, ssl; sys.exit(sys.version_info < (3, 12))
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+invoke: $(READY) ## run a function with the layer on a local DSQL (VIA= FUNCTION= EVENT= CONFLICTS=)
+	@exec $(PYTHON) -m dsql_local invoke --via '$(VIA)' --function '$(FUNCTION)' --event '$(EVENT)' --conflicts '$(CONFLICTS)'
+
+build: $(READY) ## build the layer and the functions, and print the layer's size
+	@$(PYTHON) -m samcli build
+	@for layer in DsqlLayer DsqlLayerWithoutPowertools; do \
+		size=$$(cd .aws-sam/build/$$layer && $(PYTHON) -c "import shutil, tempfile, os; d = tempfile.mkdtemp(); \
+			z = shutil.make_archive(d + '/layer', 'zip', '.'); print(os.path.getsize(z)); shutil.rmtree(d)"); \
+		echo "$$layer: $$size bytes zipped"; \
+	done
+
+test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 makes the steps that need Docker fail instead of skip (ARGS=)
+	@exec $(PYTHON) -m pytest $(ARGS)
+
+lint: $(READY) ## ruff, its formatter
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+
+types: $(READY) ## mypy --strict
+	@$(PYTHON) -m mypy
+
+validate: $(READY) ## sam validate --lint
+	@$(PYTHON) -m samcli validate --lint
+
+check: lint types validate test ## all of the above
+
+pins: $(READY) ## resolve the layer's requirements anew
+	@$(PYTHON) -m pip install --quiet pip-tools
+	@cd layer && for form in requirements requirements-without-powertools; do \
+		CUSTOM_COMPILE_COMMAND="make pins" $(PYTHON) -m piptools compile --quiet --upgrade --generate-hashes --strip-extras \
+			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$form.txt $$form.in; \
+	done
+
+clean: ## remove what these commands made
+	rm -rf $(VENV) .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml local/pyproject.toml
+	@if ! $(PYTHON) -c '$(TRY)' >/dev/null 2>&1; then \
+		found=; \
+		for python in $(CANDIDATES); do \
+			if "$$python" -c '$(TRY)' >/dev/null 2>&1; then found=$$python; break; fi; \
+		done; \
+		if [ -z "$$found" ]; then \
+			echo "dsql-lambda: no working Python 3.12 or newer (with venv and ssl) was found; install one and run make again" >&2; exit 1; \
+		fi; \
+		echo "==> making $(VENV) with $$("$$found" --version) ($$found)" >&2; \
+		rm -rf $(VENV); "$$found" -m venv $(VENV); \
+	fi
+	@echo "==> installing the project and its tools into $(VENV); the first time takes a minute" >&2
+	@set -eu -o pipefail; \
+	PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --progress-bar off --prefer-binary -e '.[dev]' -e './local[sam]' \
+		| while read -r verb rest; do \
+			case "$$verb" in Collecting|Downloading|Building|Installing) echo "    $$verb $${rest%% *}" >&2;; esac; \
+		done
+	@touch $@
