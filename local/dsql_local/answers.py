@@ -11,6 +11,7 @@ from .messages import Message, error
 
 __all__ = [
     "CONFLICTS",
+    "IN_FAILED_TRANSACTION",
     "NO_SNI",
     "PLAINTEXT",
     "REFUSALS",
@@ -22,6 +23,7 @@ __all__ = [
     "conflict",
     "foreign_sni",
     "not_authorized",
+    "unsupported",
 ]
 
 ConflictCode = Literal["OC000", "OC001"]
@@ -82,3 +84,9 @@ def conflict(code: str) -> Message:
 
 
 UNAVAILABLE = error("XX000", "server unavailable")
+IN_FAILED_TRANSACTION = error("25P02", "current transaction is aborted, commands ignored until end of transaction block")
+
+
+def unsupported(statement: str) -> Message:
+    """A statement about transactions that DSQL does not have."""
+    return error("0A000", f"unsupported transaction statement: {statement}")

@@ -27,7 +27,7 @@ from .messages import (
     startup,
 )
 
-__all__ = ["Backend", "BackendLost", "CommandFailed", "StartupRefused", "command"]
+__all__ = ["Backend", "BackendLost", "CommandFailed", "StartupRefused", "commands"]
 
 _OURS = "_dsql_local"  # the name of our own statements and portals
 CHUNK = 1 << 16
@@ -55,9 +55,14 @@ class CommandFailed(Exception):
         self.sqlstate = fields.get("C", "")
 
 
-def command(sql: str) -> bytes:
-    """One statement by the extended protocol under a name of its own, answered up to ReadyForQuery."""
-    run = (parse(_OURS, sql), bind(_OURS, _OURS), execute(_OURS), close_portal(_OURS), close_statement(_OURS), SYNC)
+def commands(*statements: str) -> bytes:
+    """Statements by the extended protocol under a name of our own, answered up to one ReadyForQuery."""
+    return b"".join(_command(sql) for sql in statements) + SYNC.data
+
+
+def _command(sql: str, copied: bytes | None = None) -> bytes:
+    data = () if copied is None else (Message(b"d", copied), Message(b"c"))
+    run = (parse(_OURS, sql), bind(_OURS, _OURS), execute(_OURS), *data, close_portal(_OURS), close_statement(_OURS))
     return joined((close_statement(_OURS), *run))
 
 
@@ -130,13 +135,34 @@ class Backend:
 
     async def run(self, sql: str) -> list[list[str | None]]:
         """Run one command of our own; its rows as text. Raises `CommandFailed`."""
-        self.send(command(sql))
-        messages = await self.finish()
+        self.send(commands(sql))
+        messages = self.check(await self.finish())
+        rows = [data_row(message) for message in messages if message.kind == b"D"]
+        return [[None if value is None else value.decode() for value in row] for row in rows]
+
+    async def copy_out(self, sql: str) -> bytes:
+        """Run a COPY TO STDOUT; its data."""
+        self.send(commands(sql))
+        return b"".join(message.body for message in self.check(await self.finish()) if message.kind == b"d")
+
+    async def copy_in(self, sql: str, data: bytes) -> None:
+        """Run a COPY FROM STDIN with this data."""
+        self.send(_command(sql, data) + SYNC.data)
+        await self.drain()
+        self.check(await self.finish())
+
+    async def fail(self) -> None:
+        """Put the open transaction into the failed state, as the error of a statement does."""
+        self.send(commands("this is no statement"))
+        await self.finish()
+
+    @staticmethod
+    def check(messages: list[Message]) -> list[Message]:
+        """The answer to our own commands as it is; raises `CommandFailed` for an error in it."""
         for message in messages:
             if message.kind == b"E":
                 raise CommandFailed(message)
-        rows = [data_row(message) for message in messages if message.kind == b"D"]
-        return [[None if value is None else value.decode() for value in row] for row in rows]
+        return messages
 
     async def close(self) -> None:
         """Say goodbye and wait until PostgreSQL has ended the session, and with it an open transaction.

@@ -5,8 +5,8 @@ it that succeeds or fails as one: inside a transaction each statement, outside o
 implicit transaction), and every BEGIN, COMMIT and ROLLBACK by itself. Pure values; the sockets are elsewhere.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -35,6 +35,12 @@ NAMES = {
 # Parse, Bind, Close: complete; Describe: RowDescription or NoData; Execute: complete, empty, suspended.
 _ENDINGS = {b"P": b"1", b"B": b"2", b"C": b"3", b"D": b"Tn", b"E": b"CIs"}
 
+
+def _outlives(message: Message) -> bool:
+    """Whether the effect of a message stays when its transaction is rolled back: named statements do."""
+    return (message.kind == b"P" and message.body[:1] != b"\0") or (message.kind == b"C" and message.body[:1] == b"S")
+
+
 _kind = lru_cache(maxsize=4096)(kind_of)
 
 
@@ -59,6 +65,20 @@ class Unit:
     def data(self) -> bytes:
         """As it is sent to PostgreSQL, which answers it with one ReadyForQuery."""
         return joined(self.messages) if self.simple else joined((*self.messages, SYNC))
+
+    @property
+    def function_call(self) -> bool:
+        """Whether it is a FunctionCall, which may do anything."""
+        return any(message.kind == b"F" for message in self.messages)
+
+    @property
+    def again(self) -> "Unit":
+        """What to send to execute it once more: prepared statements have outlived the rollback, portals have not."""
+        return replace(self, messages=tuple(message for message in self.messages if not _outlives(message)))
+
+    def with_copied(self, copied: Sequence[Message]) -> "Unit":
+        """The same with the data of its COPY FROM STDIN behind it."""
+        return replace(self, messages=(*self.messages, *copied)) if copied else self
 
     @property
     def endings(self) -> tuple[bytes, ...]:

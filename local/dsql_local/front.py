@@ -22,7 +22,7 @@ from .identity import Identity
 from .link import Gone, HandshakeFailed, Link, Plaintext
 from .log import Event, Log
 from .messages import CANCEL_REQUEST, PASSWORD_PLEASE, Message, ProtocolError, StartupPacket, error_fields, joined
-from .session import Session
+from .session import Note, Session
 from .template import SUPERUSER
 
 __all__ = ["Front"]
@@ -50,7 +50,7 @@ class Front:
         faults: Faults,
         log: Log,
         server: Path,
-        sessions: Callable[[Backend, Callable[..., None]], Session],
+        sessions: Callable[[Backend, Note], Session],
     ) -> None:
         self.identity = identity
         self.authority = authority
@@ -225,7 +225,7 @@ class Connection:
         await self._link.close()
         self._note("close", reason=self._ended_by)
 
-    def _note(self, kind: Any, **fields: Any) -> None:
+    def _note(self, kind: Any, /, **fields: Any) -> None:
         self._front.log.add(Event(kind=kind, connection=self._number, **fields))
 
 

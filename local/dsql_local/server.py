@@ -19,7 +19,8 @@ from .identity import Identity
 from .log import Event, Log
 from .messages import Message, Splitter, data_row, error_fields, query
 from .postgres import Postgres
-from .session import Session
+from .rivals import Rivals
+from .session import Note, Session
 from .statements import split
 
 __all__ = ["LocalDsql", "SqlError"]
@@ -137,6 +138,7 @@ class LocalDsql:
     async def _open(self) -> None:
         self._admin: Session | None = None
         self._admin_turn = asyncio.Lock()
+        self._rivals = await Rivals.connect(self._postgres.socket)
         self._front = Front(
             identity=self._identity,
             authority=self._authority,
@@ -153,9 +155,10 @@ class LocalDsql:
         await self._front.close_connections("fin")
         if self._admin is not None:
             await self._admin.close()
+        await self._rivals.close()
 
-    def _new_session(self, backend: Backend, note: Callable[..., None]) -> Session:
-        return Session(backend, self._faults, note)
+    def _new_session(self, backend: Backend, note: Note) -> Session:
+        return Session(backend, faults=self._faults, rivals=self._rivals, note=note)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
@@ -177,7 +180,7 @@ class LocalDsql:
         async with self._admin_turn:
             if self._admin is None:
                 backend = await Backend.connect(self._postgres.socket, {"user": "admin", "database": "postgres"})
-                self._admin = self._new_session(backend, _ignore)
+                self._admin = Session(backend, faults=Faults(), rivals=self._rivals, note=_ignore)
             rows: list[Row] = []
             try:
                 for statement in split(sql):

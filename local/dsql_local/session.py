@@ -1,44 +1,47 @@
 """One client's session: each flight handed on to PostgreSQL, unit by unit, and its answers handed back.
 
-It acts where DSQL differs: conflicts, and faults that were asked for. It knows neither TLS nor tokens nor the client's
-socket (a `Client` takes the answers), and reads no SQL beyond what `statements` says of it.
+It acts where DSQL differs: at BEGIN, COMMIT and ROLLBACK, on conflicts, and for faults that were asked for. It knows neither TLS
+nor tokens nor the client's socket (a `Client` takes the answers), and reads no SQL beyond what `statements` says of it.
 """
 
-from collections.abc import Callable
+import asyncio
+import contextlib
 from typing import Protocol
 
-from .answers import UNAVAILABLE, conflict
-from .backend import Backend, CommandFailed
+from .answers import IN_FAILED_TRANSACTION, UNAVAILABLE, conflict, unsupported
+from .backend import Backend, BackendLost, CommandFailed
 from .faults import Conflict, Faults, Unavailable
 from .flights import Flight, Unit
-from .messages import FLUSH, SYNC, Message, error_fields, joined, ready
+from .messages import SYNC, ready
+from .reply import Client, carry, carry_unsynced
+from .rivals import Rivals
 from .statements import Kind
+from .transaction import Transaction
 
-__all__ = ["Client", "Session"]
+__all__ = ["Note", "Session"]
+
+CLOSING_SECONDS = 1.0
 
 
-class Client(Protocol):
-    """Where answers go, and where the data of a COPY FROM STDIN comes from."""
+class Note(Protocol):
+    """Records an event of this connection."""
 
-    def write(self, data: bytes) -> None:
-        """Take bytes for the client."""
-
-    async def drain(self) -> None:
-        """Wait while the client is slower to read than we are to write."""
-
-    async def receive(self) -> Message:
-        """The client's next message."""
+    def __call__(self, kind: str, /, **fields: object) -> None: ...
 
 
 class Session:
-    """A backend and what its open transaction needs. `note` records an event (its kind and fields)."""
+    """A backend, its open transaction, and its place among the rivals."""
 
-    def __init__(self, backend: Backend, faults: Faults, note: Callable[..., None]) -> None:
+    def __init__(self, backend: Backend, *, faults: Faults, rivals: Rivals, note: Note) -> None:
         self._backend = backend
         self._faults = faults
+        self._rivals = rivals
         self._note = note
+        self._busy = asyncio.Lock()
+        self._transaction = self._new_transaction()
         self._failed_flight = False  # it failed before a Flush: everything up to the Sync is skipped
         self._unsynced = False  # an implicit transaction is open after a Flush
+        rivals.join(backend.pid, self)
 
     @property
     def inside(self) -> bool:
@@ -47,111 +50,116 @@ class Session:
 
     async def run(self, flight: Flight, client: Client) -> None:
         """Execute a flight; every answer of it has been given to the client afterwards."""
+        async with self._busy:
+            with self._rivals.out_of_the_way(self._backend.pid):
+                await self._run(flight, client)
+
+    async def _run(self, flight: Flight, client: Client) -> None:
+        flushed = flight.ending == "flush"
         if not self._failed_flight:
             for unit in flight.units(inside=self.inside):
-                if not await self._unit(unit, client, flushed=flight.ending == "flush"):
+                if not await self._execute(unit, client, flushed=flushed):
                     self._failed_flight = True
                     break
-        if flight.ending == "flush":
+        if flushed:
             return
         self._failed_flight = False
         if self._unsynced:
-            await self._sync()
+            self._unsynced = False
+            self._backend.send(SYNC.data)
+            await self._backend.finish()
         client.write(ready(self._backend.status).data)
 
+    async def step_aside(self) -> None:
+        """Free the open transaction's locks, unless a flight is under way."""
+        if self._busy.locked():
+            return
+        async with self._busy:
+            if self._backend.status == b"T":
+                with contextlib.suppress(BackendLost, CommandFailed):
+                    await self._transaction.suspend()
+
     async def close(self) -> None:
-        """End it; PostgreSQL rolls back what is open."""
-        await self._backend.close()
+        """End it; returns when PostgreSQL has rolled back what was open."""
+        self._rivals.leave(self._backend.pid)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_SECONDS), self._busy:
+                await self._backend.close()
+        self._backend.abort()
 
     # --- Units ---
 
-    async def _unit(self, unit: Unit, client: Client, *, flushed: bool) -> bool:
+    async def _execute(self, unit: Unit, client: Client, *, flushed: bool) -> bool:
         """Execute one unit: whether it succeeded."""
-        if unit.kind is Kind.COMMIT and self._backend.status == b"T":
+        status, kind = self._backend.status, unit.kind
+        if kind is Kind.COMMIT and status == b"T":
             return await self._commit(unit, client)
-        if any(True for _ in unit.statements) and not unit.kind.controls:
+        if kind.controls:
+            succeeded = await self._pass_on(unit, client)
+            self._transaction = self._new_transaction()
+            return succeeded
+        if kind is Kind.SAVEPOINT:
+            return await self._refuse_savepoint(unit, client)
+        if unit.statements and status != b"E":
             fault = self._faults.at_statement()
             if fault is not None:
-                return await self._unavailable(client)
-        return await self._pass_on(unit, client, flushed=flushed)
+                return await self._unavailable(fault, client)
+        if status == b"T":
+            return await self._transaction.execute(unit, client)
+        if flushed and status == b"I" and not unit.simple:
+            self._unsynced = True
+            return await carry_unsynced(self._backend, unit, client)
+        return await self._pass_on(unit, client)
+
+    async def _pass_on(self, unit: Unit, client: Client) -> bool:
+        """Hand a unit on as it is, and its answers back as they come."""
+        self._unsynced = False
+        self._backend.send(unit.data)
+        reply = await carry(self._backend, unit, client, hold=False)
+        if reply.lost:
+            self._note("conflict", code="OC000", reason="at the statement")
+        return reply.error is None
 
     async def _commit(self, unit: Unit, client: Client) -> bool:
+        """COMMIT of an open transaction: 40001 if it has lost or is to lose, else PostgreSQL's COMMIT."""
+        if not await self._transaction.may_commit():
+            return await self._lose("OC000", client)
         fault = self._faults.at_commit()
         if isinstance(fault, Conflict):
-            await self._backend.run("ROLLBACK")
             self._note("conflict", code=fault.code, reason="on demand")
-            client.write(conflict(fault.code).data)
-            return False
+            return await self._lose(fault.code, client)
         if isinstance(fault, Unavailable):
-            self._note("unavailable", at=fault.at, applied=fault.applied)
-            await self._backend.run("COMMIT" if fault.applied else "ROLLBACK")
-            client.write(UNAVAILABLE.data)
-            return False
-        return await self._pass_on(unit, client, flushed=False)
+            return await self._unavailable(fault, client)
+        succeeded = await self._pass_on(unit, client)
+        self._transaction = self._new_transaction()
+        return succeeded
 
-    async def _unavailable(self, client: Client) -> bool:
-        self._note("unavailable", at="statement", applied=False)
-        if self._backend.status == b"T":
-            await self._fail()
+    async def _lose(self, code: str, client: Client) -> bool:
+        await self._end("ROLLBACK")
+        client.write(conflict(code).data)
+        return False
+
+    async def _unavailable(self, fault: Unavailable, client: Client) -> bool:
+        self._note("unavailable", at=fault.at, applied=fault.applied)
+        if fault.at == "commit":
+            await self._end("COMMIT" if fault.applied else "ROLLBACK")
+        elif self._backend.status == b"T":
+            await self._backend.fail()
         client.write(UNAVAILABLE.data)
         return False
 
-    async def _fail(self) -> None:
-        """Put the open transaction into the failed state, as the error of a statement does."""
-        try:
-            await self._backend.run("this is no statement")
-        except CommandFailed:
-            return
+    async def _end(self, how: str) -> None:
+        with contextlib.suppress(CommandFailed):
+            await self._backend.run(how)
+        self._transaction = self._new_transaction()
 
-    async def _pass_on(self, unit: Unit, client: Client, *, flushed: bool) -> bool:
-        """Hand a unit on as it is, and its answers back as they come."""
-        backend = self._backend
-        if flushed and not self.inside and not unit.simple:
-            return await self._pass_on_unsynced(unit, client)
-        self._unsynced = False
-        backend.send(unit.data)
-        succeeded = True
-        while (message := await backend.receive()).kind != b"Z":
-            succeeded = await self._hand_back(message, client, unit) and succeeded
-        return succeeded
+    async def _refuse_savepoint(self, unit: Unit, client: Client) -> bool:
+        """DSQL has no savepoints (and ours need the names' space)."""
+        failed = self._backend.status == b"E"
+        if self._backend.status == b"T":
+            await self._backend.fail()
+        client.write((IN_FAILED_TRANSACTION if failed else unsupported(unit.statements[0].split(None, 1)[0].upper())).data)
+        return False
 
-    async def _pass_on_unsynced(self, unit: Unit, client: Client) -> bool:
-        """The same before a Flush outside a transaction: a Sync of ours would end the implicit transaction too early."""
-        self._unsynced = True
-        self._backend.send(joined((*unit.messages, FLUSH)))
-        for expected in unit.endings:
-            while (message := await self._backend.receive()).kind not in expected:
-                if not await self._hand_back(message, client, unit):
-                    return False
-            if not await self._hand_back(message, client, unit):
-                return False
-        return True
-
-    async def _sync(self) -> None:
-        self._unsynced = False
-        self._backend.send(SYNC.data)
-        await self._backend.finish()
-
-    async def _hand_back(self, message: Message, client: Client, unit: Unit) -> bool:
-        """Give one answer to the client: False if it is an error."""
-        if message.kind == b"E":
-            if error_fields(message).get("C") in ("40001", "40P01"):
-                self._note("conflict", code="OC000", reason="at the statement")
-                message = conflict("OC000")
-            client.write(message.data)
-            return False
-        client.write(message.data)
-        if message.kind == b"G":
-            await self._copy_in(unit, client)
-        return True
-
-    async def _copy_in(self, unit: Unit, client: Client) -> None:
-        """Relay the data of COPY FROM STDIN. By the extended protocol a Sync follows it, the first one being ignored."""
-        await client.drain()
-        last = (b"c", b"f") if unit.simple else (b"S",)
-        while True:
-            message = await client.receive()
-            self._backend.send(message.data)
-            await self._backend.drain()
-            if message.kind in last:
-                return
+    def _new_transaction(self) -> Transaction:
+        return Transaction(self._backend, lambda reason: self._note("conflict", code="OC000", reason=reason))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-__all__ = ["Kind", "identifiers", "kind_of", "may_write", "split"]
+__all__ = ["Kind", "identifiers", "kind_of", "locks_for_update", "may_write", "split"]
 
 _TOKEN = re.compile(
     r"""
@@ -130,6 +130,13 @@ def may_write(statement: str) -> bool:
     if next(words, "") in ("SELECT", "VALUES", "TABLE", "SHOW", "FETCH"):
         return not {"FOR", "INTO"}.isdisjoint(words)
     return True
+
+
+def locks_for_update(statement: str) -> bool:
+    """Whether a statement locks rows with FOR UPDATE (or FOR NO KEY UPDATE)."""
+    words = list(_words(statement))
+    following = ({tuple(words[at + 1 : at + 2]), tuple(words[at + 1 : at + 4])} for at, w in enumerate(words) if w == "FOR")
+    return any(("UPDATE",) in after or ("NO", "KEY", "UPDATE") in after for after in following)
 
 
 def identifiers(statement: str) -> set[str]:

@@ -1,0 +1,132 @@
+"""One unit's reply on its way from PostgreSQL to the client: held back while it may still be replaced, else passed on.
+
+It also carries the data of COPY FROM STDIN the other way, and puts PostgreSQL's serialization failures into DSQL's words. It does
+not decide what to do about an error; `session` and `transaction` do.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .answers import conflict
+from .backend import Backend
+from .flights import Unit
+from .messages import FLUSH, Message, error_fields, joined
+
+__all__ = ["Client", "NoClient", "Reply", "carry", "carry_unsynced"]
+
+HELD_BYTES = 1 << 20  # what is longer is passed on as it comes, and cannot be replaced any more
+_COMPARED = frozenset((b"T", b"D", b"C", b"I", b"s", b"n", b"d"))  # what a client sees of an execution
+
+
+class Client(Protocol):
+    """Where replies go, and where the data of a COPY FROM STDIN comes from."""
+
+    def write(self, data: bytes) -> None:
+        """Take bytes for the client."""
+
+    async def drain(self) -> None:
+        """Wait while the client is slower to read than we are to write."""
+
+    async def receive(self) -> Message:
+        """The client's next message."""
+
+
+class NoClient:
+    """Nobody: for what is executed again while the client knows nothing of it."""
+
+    def write(self, data: bytes) -> None:
+        """Drop the reply."""
+
+    async def drain(self) -> None:
+        """There is nothing to wait for."""
+
+    async def receive(self) -> Message:
+        """It has no data."""
+        return Message(b"f", b"nobody\0")
+
+
+def _is_conflict(message: Message) -> bool:
+    """Whether PostgreSQL says that the transaction lost: a serialization failure or a deadlock."""
+    return message.kind == b"E" and error_fields(message).get("C") in ("40001", "40P01")
+
+
+@dataclass(slots=True)
+class Reply:
+    """What PostgreSQL said to one unit, up to and without ReadyForQuery."""
+
+    held: list[Message] = field(default_factory=list)
+    error: Message | None = None
+    passed_on: bool = False  # part of it has left although it was to be held
+    copied: list[Message] = field(default_factory=list)  # what the client sent in COPY FROM STDIN
+    digest: bytes = b""
+
+    @property
+    def sqlstate(self) -> str | None:
+        """The error's code, None without an error."""
+        return None if self.error is None else error_fields(self.error).get("C")
+
+    @property
+    def lost(self) -> bool:
+        """Whether it says that a rival won."""
+        return self.error is not None and _is_conflict(self.error)
+
+    def give(self, client: Client) -> bool:
+        """Hand it to the client, a conflict in DSQL's words; whether it is a success."""
+        client.write(joined([conflict("OC000") if _is_conflict(message) else message for message in self.held]))
+        self.held = []
+        return self.error is None
+
+
+async def carry(backend: Backend, unit: Unit, client: Client, *, hold: bool, copying: bool = True) -> Reply:
+    """Read the reply to a unit that was sent. Without `copying` the data of its COPY FROM STDIN was sent with it."""
+    reply, seen, size = Reply(), hashlib.sha256(), 0
+    while (message := await backend.receive()).kind != b"Z":
+        if message.kind in _COMPARED:
+            seen.update(message.data)
+        elif message.kind == b"E":
+            reply.error = message
+        reply.held.append(message)
+        size += len(message.body)
+        copy_in = copying and message.kind == b"G"
+        if not hold or size > HELD_BYTES or copy_in:
+            reply.passed_on = True
+            reply.give(client)
+            await client.drain()
+        if copy_in:
+            await _copy_in(backend, unit, client, reply)
+    reply.digest = seen.digest()
+    return reply
+
+
+async def carry_unsynced(backend: Backend, unit: Unit, client: Client) -> bool:
+    """Send a unit that ends with a Flush outside a transaction and give its reply to the client; whether it is a success.
+
+    A Sync of ours would end the implicit transaction too early, so what comes back is counted instead.
+    """
+    backend.send(joined((*unit.messages, FLUSH)))
+    for endings in unit.endings:
+        ended = False
+        while not ended:
+            message = await backend.receive()
+            ended = message.kind in endings
+            reply = Reply([message], message if message.kind == b"E" else None)
+            if not reply.give(client):
+                return False
+            if message.kind == b"G":
+                await _copy_in(backend, unit, client, reply)
+    return True
+
+
+async def _copy_in(backend: Backend, unit: Unit, client: Client, reply: Reply) -> None:
+    """Carry the data of COPY FROM STDIN. By the extended protocol a Sync follows it, the first one being ignored."""
+    await client.drain()
+    last = (b"c", b"f") if unit.simple else (b"S",)
+    while True:
+        message = await client.receive()
+        backend.send(message.data)
+        await backend.drain()
+        if message.kind != b"S":
+            reply.copied.append(message)
+        if message.kind in last:
+            return

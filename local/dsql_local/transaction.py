@@ -1,0 +1,195 @@
+"""One explicit transaction, optimistic as DSQL's are: no waiting for locks, the earliest COMMIT wins, the loser learns at COMMIT.
+
+PostgreSQL locks rows. So a transaction here is in one of four standings:
+
+    OPEN       its statements ran on the real tables and hold PostgreSQL's locks
+    SUSPENDED  another session wanted a row of it: it was rolled back to its first savepoint, which frees the locks and keeps the
+               snapshot; its units are executed again before its next one, and must answer as they did
+    DOOMED     it has lost: its statements run on shadows (see `shadow`), its COMMIT is answered 40001
+    LOST       it has lost, and shadows could not be made: its next statement is answered 40001
+
+It holds a backend and decides what that is told; it knows nothing of sockets, tokens, or other sessions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from .answers import conflict
+from .backend import Backend, CommandFailed, commands
+from .flights import Unit
+from .reply import Client, NoClient, Reply, carry
+from .shadow import Table, dump, load, locked_tables, named_tables, touch_locked_rows
+from .statements import identifiers, locks_for_update, may_write
+
+__all__ = ["Standing", "Transaction"]
+
+_START = "_dsql_start"  # the savepoint before the first statement: what a suspension rolls back to
+_LAST = "_dsql_last"  # the savepoint before the newest writing statement: what its own failure rolls back to
+_UNIQUE_VIOLATION = "23505"
+
+
+class Standing(Enum):
+    """How a transaction stands."""
+
+    OPEN = "open"
+    SUSPENDED = "suspended"
+    DOOMED = "doomed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A unit that was executed, and what the client saw of it."""
+
+    unit: Unit
+    digest: bytes
+
+
+def _writes(unit: Unit) -> bool:
+    return unit.function_call or any(may_write(statement) for statement in unit.statements)
+
+
+class Transaction:
+    """What an open transaction needs to be suspended, executed again, or doomed. `lost` is called with a reason, once."""
+
+    def __init__(self, backend: Backend, lost: Callable[[str], None]) -> None:
+        self._backend = backend
+        self._note_loss = lost
+        self._started = False
+        self._marked = False
+        self._done: list[Done] = []
+        self._dumped: dict[Table, bytes] = {}
+        self.standing = Standing.OPEN
+
+    async def execute(self, unit: Unit, client: Client) -> bool:
+        """Execute one unit and give its reply to the client; whether it succeeded."""
+        if self.standing is Standing.SUSPENDED:
+            await self._resume()
+        if self.standing is Standing.LOST:
+            return await self._refuse(client)
+        if self.standing is Standing.DOOMED:
+            return await self._execute_on_shadow(unit, client)
+        reply = await self._attempt(unit, client)
+        if reply.error is None:
+            self._done.append(Done(unit.with_copied(reply.copied), reply.digest))
+        elif _writes(unit) and not reply.passed_on:
+            if reply.lost:
+                return await self._doom_at(unit, client)
+            if reply.sqlstate == _UNIQUE_VIOLATION:
+                return await self._tell_violation(unit, reply, client)
+        return reply.give(client)
+
+    async def may_commit(self) -> bool:
+        """Whether COMMIT may be tried now: False if it has lost. A suspended transaction gets its locks back first."""
+        if self.standing is Standing.SUSPENDED:
+            await self._resume()
+        return self.standing is Standing.OPEN
+
+    async def suspend(self) -> None:
+        """Free all locks, keep the snapshot. Only between two flights of its session."""
+        if not self._started or self.standing in (Standing.SUSPENDED, Standing.LOST):
+            return
+        if self.standing is Standing.DOOMED:  # its shadows were all that it had: somebody wants to change their originals
+            await self._roll_back()
+            self.standing = Standing.LOST
+            return
+        self._dumped = await dump(self._backend, await locked_tables(self._backend))
+        await self._roll_back()
+        self.standing = Standing.SUSPENDED
+
+    # --- On the real tables ---
+
+    async def _attempt(self, unit: Unit, client: Client, *, again: bool = False) -> Reply:
+        """Execute a unit behind its savepoints, all in one go; its reply is held back."""
+        writes = _writes(unit)
+        before = [] if self._started else [f"SAVEPOINT {_START}"]
+        if writes:
+            before += [f"RELEASE {_LAST}"] if self._marked else []
+            before += [f"SAVEPOINT {_LAST}"]
+        self._backend.send((commands(*before) if before else b"") + unit.data)
+        if before:
+            self._backend.check(await self._backend.finish())
+        self._started = True
+        self._marked = self._marked or writes
+        reply = await carry(self._backend, unit, client, hold=True, copying=not again)
+        if writes and reply.error is None and any(locks_for_update(statement) for statement in unit.statements):
+            await touch_locked_rows(self._backend)
+        return reply
+
+    async def _roll_back(self) -> None:
+        await self._backend.run(f"ROLLBACK TO {_START}")
+        self._marked = False
+
+    async def _resume(self) -> None:
+        """Execute everything again on the same snapshot; doomed if anything answers otherwise than it did."""
+        self.standing = Standing.OPEN
+        for done in self._done:
+            unit = done.unit.again
+            if not unit.messages:
+                continue
+            reply = await self._attempt(unit, NoClient(), again=True)
+            if reply.error is not None or reply.digest != done.digest:
+                reason = "a rival committed first" if reply.lost else "executed again, it answered otherwise"
+                await self._doom(self._dumped, reason)
+                return
+        self._dumped = {}
+
+    # --- On shadows ---
+
+    async def _doom_at(self, unit: Unit, client: Client) -> bool:
+        """The unit met a rival that has committed: go on as if it had not."""
+        await self._backend.run(f"ROLLBACK TO {_LAST}")
+        dumped = await dump(self._backend, await self._tables_of(unit) | await locked_tables(self._backend))
+        await self._doom(dumped, "a rival committed first")
+        return await self._refuse(client) if self.standing is Standing.LOST else await self._execute_on_shadow(unit, client)
+
+    async def _doom(self, dumped: dict[Table, bytes], reason: str) -> None:
+        await self._roll_back()
+        self._note_loss(reason)
+        self.standing = Standing.DOOMED
+        await self._load(dumped)
+
+    async def _load(self, dumped: dict[Table, bytes]) -> None:
+        try:
+            await load(self._backend, dumped)
+        except CommandFailed:
+            await self._roll_back()
+            self.standing = Standing.LOST
+
+    async def _tables_of(self, unit: Unit) -> set[Table]:
+        """The real tables that a unit may write to, by the names that stand in it."""
+        names = {name for statement in unit.statements if may_write(statement) for name in identifiers(statement)}
+        return await named_tables(self._backend, names) if names else set()
+
+    async def _execute_on_shadow(self, unit: Unit, client: Client) -> bool:
+        more = await self._tables_of(unit)
+        if more:
+            await self._load(await dump(self._backend, more))
+            if self.standing is Standing.LOST:
+                return await self._refuse(client)
+        reply = await self._attempt_on_shadow(unit, client)
+        if reply.lost:  # it reached a real table, by a schema's name or a view: nothing answers for it
+            self.standing = Standing.LOST
+        return reply.give(client)
+
+    async def _attempt_on_shadow(self, unit: Unit, client: Client) -> Reply:
+        self._backend.send(unit.data)
+        return await carry(self._backend, unit, client, hold=True)
+
+    async def _tell_violation(self, unit: Unit, reply: Reply, client: Client) -> bool:
+        """A unique violation: by a row that it sees, an error; by one that a rival committed meanwhile, a conflict."""
+        await self._backend.run(f"ROLLBACK TO {_LAST}")
+        seen = await dump(self._backend, await self._tables_of(unit))
+        try:
+            await load(self._backend, seen)
+        except CommandFailed:
+            return reply.give(client)
+        trial = await self._attempt_on_shadow(unit, NoClient())
+        return reply.give(client) if trial.error is not None else await self._doom_at(unit, client)
+
+    async def _refuse(self, client: Client) -> bool:
+        """The transaction has lost and cannot go on: say so at the statement."""
+        await self._backend.fail()
+        client.write(conflict("OC000").data)
+        return False
