@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dsql_lambda import ConnectOptions
+from dsql_lambda import ConnectOptions, environment
 from dsql_lambda.attempt import run_in_transaction
 from dsql_lambda.environment import CachedConnection
 from dsql_lambda.link import NEVER
@@ -58,11 +58,15 @@ def dsql(running_dsql: LocalDsql, wall_clock: WallClock) -> Iterator[LocalDsql]:
 
 
 @pytest.fixture
-def options(dsql: LocalDsql) -> ConnectOptions:
-    """What connects to it as `admin`."""
+def options(dsql: LocalDsql) -> Iterator[ConnectOptions]:
+    """What connects to it as `admin`. What the process cached for it is closed at the end."""
     environ = dsql.environment
     credentials = Credentials(access_key=environ["AWS_ACCESS_KEY_ID"], secret_key=environ["AWS_SECRET_ACCESS_KEY"])
-    return ConnectOptions.from_env(environ, credentials=credentials)
+    yield ConnectOptions.from_env(environ, credentials=credentials)
+    for cached in environment._cached.values():
+        cached.close()
+    environment._cached.clear()
+    environment._from_environment.clear()
 
 
 @dataclass

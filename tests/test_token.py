@@ -29,7 +29,6 @@ def peer():
     clients = {}
 
     def token(host, region, action, credentials, duration_secs, at):
-        key = (region, credentials)
         if region not in clients:
             clients[region] = session.client(
                 "dsql", region_name=region, aws_access_key_id="replaced", aws_secret_access_key="replaced"

@@ -285,8 +285,8 @@ def _secured(
 
 
 def _left(deadline_at: float, monotonic: Callable[[], float]) -> float:
-    """Seconds left, never 0: that would mean "do not wait" to a socket."""
-    return max(deadline_at - monotonic(), 0.001)
+    """Seconds left, as a socket takes them: never 0 (that would mean "do not wait"), and an hour at the most."""
+    return min(max(deadline_at - monotonic(), 0.001), 3600.0)
 
 
 def _unreachable(address: tuple[str, int], error: OSError) -> ConnectError:

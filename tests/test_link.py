@@ -1,0 +1,335 @@
+"""The link: TLS that is always verified, a token that never leaves before it is, and a stream that can't deadlock."""
+
+import datetime
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import trustme
+
+from dsql_lambda import ConfigError, ConnectError, ConnectOptions, connect
+from dsql_lambda import link as link_module
+from dsql_lambda.link import NEVER, DeadlineReached, Link, dial
+from dsql_lambda.token import Credentials
+
+HOST = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql.us-east-1.on.aws"
+SSL_REQUEST = bytes.fromhex("0000000804d2162f")
+
+
+@dataclass
+class Server:
+    """A TLS server that reads what clients say after the handshake, and knows what they said before it."""
+
+    context: ssl.SSLContext
+    knows_direct: bool = True
+    answer: bytes = b"S"
+    said: list[bytes] = field(default_factory=list)
+    """What arrived in clear, and decrypted."""
+    names: list[str | None] = field(default_factory=list)
+    versions: list[str | None] = field(default_factory=list)
+    talk: Callable[[ssl.SSLSocket], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.context.sni_callback = lambda _sock, name, _context: self.names.append(name)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            with sock:
+                try:
+                    self._serve_one(sock)
+                except OSError:
+                    pass
+
+    def _serve_one(self, sock: socket.socket) -> None:
+        first = sock.recv(8, socket.MSG_PEEK)
+        if first[:1] != b"\x16":
+            self.said.append(sock.recv(8))
+            sock.sendall(self.answer)
+            if self.answer != b"S":
+                return
+        elif not self.knows_direct:
+            return
+        with self.context.wrap_socket(sock, server_side=True) as secured:
+            self.versions.append(secured.version())
+            if self.talk:
+                self.talk(secured)
+            while data := secured.recv(65_536):
+                self.said.append(data)
+
+    def close(self) -> None:
+        with self._listener:
+            try:
+                self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            except OSError:
+                return  # it was closed before
+        self._thread.join(5)
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def serve(authority: trustme.CA) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(
+        name: str = HOST,
+        alpn: bool = True,
+        most: ssl.TLSVersion | None = None,
+        not_after: datetime.datetime | None = None,
+        **more,
+    ) -> Server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(name, not_after=not_after).configure_cert(context)
+        if alpn:
+            context.set_alpn_protocols(["postgresql"])
+        if most:
+            context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+            context.maximum_version = most
+        servers.append(Server(context, **more))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def options_for(authority: trustme.CA) -> Callable[..., ConnectOptions]:
+    def options_for(server: Server, **more) -> ConnectOptions:
+        given = {
+            "host": HOST,
+            "hostaddr": "127.0.0.1",
+            "port": server.port,
+            "sslrootcert": authority.cert_pem.bytes().decode(),
+            "connect_timeout": 5.0,
+            "credentials": Credentials(access_key="AKIA", secret_key="topsecret"),
+        }
+        return ConnectOptions(**{**given, **more})
+
+    return options_for
+
+
+def test_direct_tls_sends_sni_and_saves_the_question(serve, options_for):
+    """The first byte is the handshake's; the name is the endpoint's, whatever is dialled."""
+    server = serve()
+    link = dial(options_for(server), NEVER)
+    link.write(b"hello")
+    link.flush()
+    link.close()
+    assert server.names == [HOST]
+    assert SSL_REQUEST not in server.said
+
+
+@pytest.mark.parametrize("server_is", [{"knows_direct": False}, {"alpn": False}])
+def test_a_server_without_direct_tls_is_asked_and_the_choice_remembered(serve, options_for, server_is):
+    """SSLRequest on a second connection; the next one asks at once."""
+    server = serve(**server_is)
+    for _ in range(2):
+        dial(options_for(server), NEVER).close()
+    assert server.said.count(SSL_REQUEST) == 2
+    assert ("127.0.0.1", server.port) in link_module._declined_direct
+
+
+def another_authority() -> str:
+    return trustme.CA().cert_pem.bytes().decode()
+
+
+LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize("knows_direct", [True, False])
+@pytest.mark.parametrize(
+    ("server_is", "client_is", "sentence"),
+    [
+        ({}, {"sslrootcert": another_authority()}, "is not trusted, so no token was sent.*set DSQL_SSLROOTCERT"),
+        ({}, {"sslrootcert": "system"}, "is not trusted, so no token was sent.*set DSQL_SSLROOTCERT"),
+        ({"name": "other.dsql.us-east-1.on.aws"}, {}, "not valid for .*check that DSQL_HOST is the cluster's own endpoint"),
+        ({"not_after": LONG_AGO}, {}, "expired; check this machine's clock"),
+    ],
+)
+def test_a_certificate_that_proves_nothing_gets_no_token(serve, options_for, knows_direct, server_is, client_is, sentence):
+    """Wrong authority, wrong name, expired: `ConnectError`, and not a byte after the handshake."""
+    server = serve(knows_direct=knows_direct, **server_is)
+    with pytest.raises(ConnectError, match=sentence):
+        connect(options_for(server, **client_is))
+    assert [said for said in server.said if said != SSL_REQUEST] == []
+
+
+def test_a_server_that_declines_tls_gets_no_token(serve, options_for):
+    """`ConnectError`; it saw the question and nothing else."""
+    server = serve(knows_direct=False, answer=b"N")
+    with pytest.raises(ConnectError, match=r"declines TLS, so no token was sent: check that DSQL_HOST"):
+        connect(options_for(server))
+    assert server.said == [SSL_REQUEST]
+
+
+def test_what_is_no_postgresql_server_gets_no_token(serve, options_for):
+    """Any other answer to the question."""
+    server = serve(knows_direct=False, answer=b"HTTP/1.1 400 Bad Request\r\n")
+    with pytest.raises(ConnectError, match="declines TLS"):
+        connect(options_for(server))
+    assert server.said == [SSL_REQUEST]
+
+
+def test_tls_older_than_1_2_is_refused(options_for):
+    """Whatever the server offers."""
+    for pem in ("", "system", another_authority()):
+        assert link_module.tls_context(pem).minimum_version == ssl.TLSVersion.TLSv1_2
+        assert link_module.tls_context(pem).verify_mode == ssl.CERT_REQUIRED
+        assert link_module.tls_context(pem).check_hostname
+
+
+def test_tls_1_2_is_enough(serve, options_for):
+    """DSQL's least."""
+    server = serve(most=ssl.TLSVersion.TLSv1_2)
+    dial(options_for(server), NEVER).close()
+    assert server.versions[0] == "TLSv1.2"
+
+
+def test_roots_from_a_file_and_from_escaped_text(serve, options_for, authority, tmp_path):
+    """A path; and PEM whose line ends a variable has escaped."""
+    pem = authority.cert_pem.bytes().decode()
+    (tmp_path / "roots.pem").write_text(pem)
+    server = serve()
+    dial(options_for(server, sslrootcert=str(tmp_path / "roots.pem")), NEVER).close()
+    dial(options_for(server, sslrootcert=pem.replace("\n", "\\n")), NEVER).close()
+
+
+@pytest.mark.parametrize(
+    ("roots", "sentence"),
+    [
+        ("/no/such/file.pem", "sslrootcert names no file: '/no/such/file.pem'"),
+        ("-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----", "the PEM text holds no readable certificate"),
+    ],
+)
+def test_roots_that_are_none_are_a_config_error(options_for, serve, roots, sentence):
+    """What it must be is in the sentence."""
+    with pytest.raises(ConfigError, match=sentence):
+        connect(options_for(serve(), sslrootcert=roots))
+
+
+def test_a_name_that_is_not_there_says_what_to_check():
+    """The host, and the VPC's DNS."""
+
+    def opener(address, timeout):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    with pytest.raises(ConnectError, match=f"the name {HOST} can't be resolved: check DSQL_HOST"):
+        dial(ConnectOptions(host=HOST), NEVER, opener=opener)
+
+
+def test_a_network_without_an_answer_says_what_to_check():
+    """Subnet, security group, route."""
+
+    def opener(address, timeout):
+        assert 0 < timeout <= 5
+        raise TimeoutError
+
+    with pytest.raises(ConnectError, match="no answer from .*security group"):
+        dial(ConnectOptions(host=HOST), 5.0, opener=opener, monotonic=lambda: 0.0)
+
+
+def test_a_server_that_is_not_there_says_what_to_check(options_for, serve):
+    """Refused by the machine."""
+    server = serve()
+    server.close()
+    with pytest.raises(ConnectError, match="no connection to 127.0.0.1:[0-9]+: Connection refused; check DSQL_HOST"):
+        connect(options_for(server))
+
+
+# The stream
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    link = Link(ours)
+    yield link, theirs
+    link.close()
+    theirs.close()
+
+
+def test_reads_are_exact_and_short_only_at_the_end(pair):
+    """As a file's."""
+    link, peer = pair
+    peer.sendall(b"abcdef")
+    assert (link.read(2), link.read(3)) == (b"ab", b"cde")
+    peer.close()
+    assert (link.read(5), link.is_readable()) == (b"f", True)
+    assert isinstance(link.failure, ConnectionResetError)
+    with pytest.raises(ConnectionError, match="broken"):
+        link.read(1)
+
+
+def test_a_flight_larger_than_the_sockets_buffers_does_not_deadlock(pair):
+    """The peer answers while it is being written to: 10 MiB each way, by one thread at either side."""
+    link, peer = pair
+    size = 10 * 1024 * 1024
+
+    def echo() -> None:
+        left = size
+        while left:
+            data = peer.recv(65_536)
+            peer.sendall(data)
+            left -= len(data)
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+    sent = bytes(range(256)) * (size // 256)
+    link.write(sent)
+    link.flush()
+    assert link.read(size) == sent
+    thread.join()
+    assert link.handed == link.written == size
+
+
+def test_a_deadline_ends_every_wait(pair):
+    """Reading from a silent peer, and writing to one that does not read."""
+    link, _ = pair
+    now = [0.0]
+    link._monotonic = lambda: now[0]
+    link.deadline_at = 0.01
+    with pytest.raises(DeadlineReached):
+        link.read(1)
+    assert isinstance(link.failure, DeadlineReached)
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        full = Link(ours, timeout=0.01)
+        full.write(b"x" * 10_000_000)
+        with pytest.raises(DeadlineReached):
+            full.flush()
+        assert 0 < full.handed < 10_000_000
+        assert full.written == full.handed
+
+
+def test_an_idle_link_is_readable_when_the_peer_has_gone(pair):
+    """One poll tells, without waiting."""
+    link, peer = pair
+    assert not link.is_readable()
+    peer.close()
+    assert link.is_readable()
+
+
+def test_a_broken_link_keeps_no_token_in_its_buffers(pair):
+    """What was to be sent is dropped."""
+    link, peer = pair
+    peer.close()
+    link.write(b"password" * 100_000)
+    with pytest.raises(OSError):  # noqa: PT011 - BrokenPipeError or ConnectionResetError, as the system has it
+        link.flush()
+    assert b"password" not in bytes(link._outgoing)
