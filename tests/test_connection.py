@@ -34,7 +34,7 @@ def connection(options):
 
 def opened(options, **more):
     """Open one, noting the waits instead of waiting."""
-    waits = []
+    waits: list[float] = []
     connection = open_connection(options, Signer(options), sleep=waits.append, random=lambda: 0.5, **more)
     connection.close()
     return waits

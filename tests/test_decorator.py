@@ -198,7 +198,7 @@ def test_a_resolvers_route_stands_outside(options):
         "requestContext": {"http": {"method": "GET", "path": "/accounts/2"}, "stage": "$default"},
         "headers": {},
     }
-    response = app.resolve(event, Context())
+    response = app.resolve(event, Context())  # type: ignore[arg-type]
     assert (response["statusCode"], json.loads(response["body"])) == (200, {"balance": 100})
 
 

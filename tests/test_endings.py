@@ -382,6 +382,7 @@ def test_an_internal_error_as_the_answer_to_commit_is_unknown(stage, applied):
     stage.dsql.unavailable(applied=applied)
     with pytest.raises(CommitOutcomeUnknown) as caught:
         stage.run(add_one)
+    assert isinstance(caught.value.__cause__, DatabaseError)
     assert caught.value.__cause__.sqlstate == "XX000"
     assert stage.balances()[0] == (101 if applied else 100)
 

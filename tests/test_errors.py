@@ -20,10 +20,8 @@ from dsql_lambda import (
 
 def test_the_tree_is_as_it_is_documented():
     """One base for ours; the server's word is pg8000's `DatabaseError`."""
-    for error in (ConfigError, TokenError, ConnectError, TransactionError):
-        assert issubclass(error, DsqlError)
-    for error in (OCCRetryExhausted, CommitOutcomeUnknown, DeadlineExceeded):
-        assert issubclass(error, TransactionError)
+    assert {ConfigError, TokenError, ConnectError, TransactionError} == set(DsqlError.__subclasses__())
+    assert {OCCRetryExhausted, CommitOutcomeUnknown, DeadlineExceeded} == set(TransactionError.__subclasses__())
     assert issubclass(ConfigError, ValueError)
     assert issubclass(DatabaseError, pg8000.exceptions.DatabaseError)
     assert not issubclass(DatabaseError, DsqlError)

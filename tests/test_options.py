@@ -1,6 +1,7 @@
 """`ConnectOptions`: what is accepted, where each value comes from, and that a bad one is a sentence."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -214,7 +215,7 @@ def test_options_are_a_value():
     options = ConnectOptions(host=HOST)
     assert hash(options) == hash(ConnectOptions(host=HOST))
     with pytest.raises(dataclasses.FrozenInstanceError):
-        options.port = 1
+        options.port = 1  # type: ignore[misc]
     assert options.replace(port=1).port == 1
     assert options.replace(host=f"{CLUSTER}.dsql.eu-west-1.on.aws").region == "eu-west-1"
     with pytest.raises(ConfigError, match="port"):
@@ -223,7 +224,8 @@ def test_options_are_a_value():
 
 def test_none_means_not_given():
     """So that a variable that may be absent can be passed on."""
-    assert ConnectOptions(host=HOST, region=None, profile=None, orm_prefix=None) == ConnectOptions(host=HOST)
+    absent: dict[str, Any] = {"region": None, "profile": None, "orm_prefix": None}
+    assert ConnectOptions(host=HOST, **absent) == ConnectOptions(host=HOST)
 
 
 def test_the_application_name_says_who_connects():

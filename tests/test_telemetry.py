@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from dsql_lambda import OCCConflict, OCCRetryExhausted, OCCType
 from dsql_lambda.telemetry import Telemetry
 
 CONFLICT = OCCConflict(OCCType.DATA, "OC000")
-SAID = {"attempt": 1, "max_attempts": 3, "remaining": float("inf")}
+SAID: dict[str, Any] = {"attempt": 1, "max_attempts": 3, "remaining": float("inf")}
 
 
 def test_the_standard_library_is_told_where_powertools_is_not(caplog):
@@ -20,7 +21,8 @@ def test_the_standard_library_is_told_where_powertools_is_not(caplog):
         telemetry.retrying(conflict=CONFLICT, what="OCC conflict", delay=0.0015, **SAID)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "OCC conflict, retrying occ_type=data occ_code=OC000 sqlstate=40001 attempt=1 max_attempts=3 delay_ms=1.5 function_name=here"
+        "OCC conflict, retrying occ_type=data occ_code=OC000 sqlstate=40001 attempt=1 max_attempts=3 delay_ms=1.5 "
+        "function_name=here"
     )
     assert record.occ_type == "data"
 
