@@ -168,7 +168,9 @@ class Flights:
         return None
 
     def _close(self, ending: Literal["sync", "flush", "query"], more: Iterable[Unit]) -> Flight:
-        if self._gathered:
+        if self._gathered and self._parts and not self._parts[-1].kind.controls:
+            self._parts[-1] = replace(self._parts[-1], messages=(*self._parts[-1].messages, *self._gathered))
+        elif self._gathered:
             self._parts.append(Unit(tuple(self._gathered), ()))
         flight = Flight((*self._parts, *more), ending)
         self._gathered, self._parts = [], []

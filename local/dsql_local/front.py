@@ -65,7 +65,11 @@ class Front:
         """Accept until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            accepted, _ = await loop.sock_accept(listener)
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError:  # out of file descriptors, say: the next one may do
+                await asyncio.sleep(0.05)
+                continue
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._accepted += 1
             connection = Connection(self, Link(accepted), self._accepted)
@@ -163,6 +167,7 @@ class Connection:
         if reason is not None and reason in REFUSALS:
             raise Refused(REFUSALS[reason])
         self._link.write(PASSWORD_PLEASE.data)
+        await self._link.drain()
         message = await self._link.receive()
         if message.kind != b"p":
             raise ProtocolError("expected a password message")
@@ -185,6 +190,7 @@ class Connection:
             raise Refused(Refusal(fields.get("C", "08006"), fields.get("M", ""), fields.get("H"))) from None
         self._session = self._front.sessions(backend, self._note)
         self._link.write(joined(backend.greeting))
+        await self._link.drain()
         return self._session
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -29,6 +29,7 @@ __all__ = ["Gone", "HandshakeFailed", "Link", "Negotiation", "Plaintext"]
 
 Negotiation = Literal["direct", "ssl_request"]
 CHUNK = 1 << 16
+CLOSING_SECONDS = 1.0
 _TLS_RECORD = b"\x16"
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends a RST
 
@@ -54,6 +55,7 @@ class Link:
         self._writer: asyncio.StreamWriter | None = None
         self._splitter = Splitter()
         self._inbox: deque[Message] = deque()
+        self._outbox = bytearray()
         self._open = True
 
     # --- Before TLS: raw bytes, none read beyond what was asked for ---
@@ -146,14 +148,15 @@ class Link:
         return self._inbox.popleft()
 
     def write(self, data: bytes) -> None:
-        """Take bytes for the client."""
-        if self._writer is not None and self._open:
-            self._writer.write(data)
+        """Take bytes for the client; they wait for `drain`, so that one answer is one piece."""
+        self._outbox += data
 
     async def drain(self) -> None:
-        """Wait while the client is slower to read than we are to write."""
+        """Let them leave, and wait while the client is slower to read than we are to write."""
         if self._writer is not None and self._open:
             with contextlib.suppress(ConnectionError):
+                self._writer.write(bytes(self._outbox))
+                self._outbox.clear()
                 await self._writer.drain()
 
     async def refuse_plaintext(self, answer: Message) -> None:
@@ -167,14 +170,17 @@ class Link:
         """End it after everything written has left."""
         if not self._open:
             return
-        self._open = False
         if self._writer is None:
+            self._open = False
             self._socket.close()
             return
-        self._writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
-            async with asyncio.timeout(1.0):  # a client that does not say goodbye in TLS is not waited for
+            async with asyncio.timeout(CLOSING_SECONDS):  # a client that does not say goodbye in TLS is not waited for
+                await self.drain()
+                self._open = False
+                self._writer.close()
                 await self._writer.wait_closed()
+        self._open = False
         self._writer.transport.abort()
 
     def cut(self, how: How) -> None:

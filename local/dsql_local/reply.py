@@ -15,6 +15,7 @@ from .messages import FLUSH, Message, error_fields, joined
 
 __all__ = ["Client", "NoClient", "Reply", "carry", "carry_unsynced"]
 
+BATCH_BYTES = 1 << 16
 HELD_BYTES = 1 << 20  # what is longer is passed on as it comes, and cannot be replaced any more
 _COMPARED = frozenset((b"T", b"D", b"C", b"I", b"s", b"n", b"d"))  # what a client sees of an execution
 
@@ -23,10 +24,10 @@ class Client(Protocol):
     """Where replies go, and where the data of a COPY FROM STDIN comes from."""
 
     def write(self, data: bytes) -> None:
-        """Take bytes for the client."""
+        """Take bytes for the client; they may wait for `drain`."""
 
     async def drain(self) -> None:
-        """Wait while the client is slower to read than we are to write."""
+        """Let them leave, and wait while the client is slower to read than we are to write."""
 
     async def receive(self) -> Message:
         """The client's next message."""
@@ -89,13 +90,16 @@ async def carry(backend: Backend, unit: Unit, client: Client, *, hold: bool, cop
         reply.held.append(message)
         size += len(message.body)
         copy_in = copying and message.kind == b"G"
-        if not hold or size > HELD_BYTES or copy_in:
+        if size > (HELD_BYTES if hold else BATCH_BYTES) or copy_in:
             reply.passed_on = True
             reply.give(client)
             await client.drain()
+            size = 0 if not hold else size
         if copy_in:
             await _copy_in(backend, unit, client, reply)
     reply.digest = seen.digest()
+    if not hold:
+        reply.give(client)
     return reply
 
 
@@ -115,6 +119,7 @@ async def carry_unsynced(backend: Backend, unit: Unit, client: Client) -> bool:
                 return False
             if message.kind == b"G":
                 await _copy_in(backend, unit, client, reply)
+        await client.drain()
     return True
 
 

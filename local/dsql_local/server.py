@@ -226,8 +226,9 @@ class LocalDsql:
         self._call(self._front.close_connections(how))
 
     def clear_faults(self) -> None:
-        """Forget the faults that have not struck yet."""
+        """Forget the faults that have not struck yet, and that tokens were declared expired."""
         self._faults.clear()
+        self._identity.expired_until = None
 
     @property
     def log(self) -> list[Event]:
