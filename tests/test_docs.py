@@ -1,0 +1,83 @@
+"""Every code block of the documentation runs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+KNOWN = {"python", "sql", "console", "json", "text"}
+
+
+def blocks(*languages):
+    return [
+        pytest.param(language, code, id=f"{page.name}-{number}")
+        for page in PAGES
+        for number, (language, code) in enumerate(BLOCK.findall(page.read_text()), 1)
+        if not languages or language in languages
+    ]
+
+
+@pytest.mark.parametrize(("language", "code"), blocks())
+def test_a_block_says_what_it_is(language, code):
+    """In a language that a test below, or a reader's shell, runs."""
+    assert language in KNOWN
+    assert code.strip()
+
+
+@pytest.mark.parametrize(("language", "code"), blocks("python"))
+def test_a_python_block_runs(dsql, options, language, code):
+    """As a script of its own, with the local DSQL's environment and its accounts; a handler in it is called."""
+    called = "\nif 'lambda_handler' in globals():\n    lambda_handler(EVENT, CONTEXT)\n"
+    context = (
+        "class CONTEXT:\n"
+        "    function_name = memory_limit_in_mb = invoked_function_arn = aws_request_id = 'x'\n"
+        "    get_remaining_time_in_millis = staticmethod(lambda: 30000)\n"
+        "EVENT = {'source': 1, 'target': 2, 'amount': 5}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", context + code + called],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **dsql.environment},
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("language", "code"), blocks("console"))
+def test_a_console_block_names_commands_that_are_there(language, code):
+    """`make` targets, and modules of ours."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for target in re.findall(r"^make (\w+)", code, re.MULTILINE):
+        assert target in targets
+    for module in re.findall(r"python -m (dsql_\w+(?:\.\w+)?)", code):
+        subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+
+
+@pytest.mark.parametrize(("language", "code"), blocks("sql"))
+def test_an_sql_block_runs(dsql, language, code):
+    """As `admin`. The mapping of an IAM role is DSQL's own syntax, which the local DSQL does not know yet: its form is checked."""
+    for statement in filter(None, (each.strip() for each in code.split(";"))):
+        if statement.startswith("AWS IAM"):
+            assert re.fullmatch(r"AWS IAM GRANT \w+ TO 'arn:aws:iam::\d{12}:role/[\w-]+'", statement)
+        else:
+            dsql.execute(statement)
+    dsql.execute("REVOKE ALL ON SCHEMA public FROM transfer; DROP ROLE transfer")
+
+
+def test_the_options_table_has_every_option():
+    """With its variable."""
+    from dsql_lambda.options import _NAMES
+
+    page = (ROOT / "docs" / "how-it-works.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", page, re.MULTILINE)
+    assert [name for name, _ in rows] == list(_NAMES)
+    for name, rest in rows:
+        if name != "credentials":
+            assert f"`DSQL_{name.upper()}`" in rest
