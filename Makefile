@@ -67,22 +67,23 @@ pins: $(READY) ## resolve the layer's requirements anew
 clean: ## remove what these commands made
 	rm -rf $(VENV) .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(READY): pyproject.toml local/pyproject.toml
-	@if ! $(PYTHON) -c '$(TRY)' >/dev/null 2>&1; then \
-		found=; \
-		for python in $(CANDIDATES); do \
-			if "$$python" -c '$(TRY)' >/dev/null 2>&1; then found=$$python; break; fi; \
-		done; \
-		if [ -z "$$found" ]; then \
-			echo "dsql-lambda: no working Python 3.12 or newer (with venv and ssl) was found; install one and run make again" >&2; exit 1; \
-		fi; \
-		echo "==> making $(VENV) with $$("$$found" --version) ($$found)" >&2; \
-		rm -rf $(VENV); "$$found" -m venv $(VENV); \
-	fi
+$(READY): pyproject.toml local/pyproject.toml $(VENV)/.made
 	@echo "==> installing the project and its tools into $(VENV); the first time takes a minute" >&2
 	@set -eu -o pipefail; \
 	PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --progress-bar off --prefer-binary -e '.[dev]' -e './local[sam]' \
 		| while read -r verb rest; do \
 			case "$$verb" in Collecting|Downloading|Building|Installing) echo "    $$verb $${rest%% *}" >&2;; esac; \
 		done
+	@touch $@
+
+$(VENV)/.made:
+	@set -eu; found=; \
+	for python in $(CANDIDATES); do \
+		if "$$python" -c '$(TRY)' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "dsql-lambda: no working Python 3.12 or newer (with venv and ssl) was found; install one and run make again" >&2; exit 1; \
+	fi; \
+	echo "==> making $(VENV) with $$("$$found" --version) ($$found)" >&2; \
+	rm -rf $(VENV); "$$found" -m venv $(VENV)
 	@touch $@

@@ -1,7 +1,8 @@
 """What a SAM template says of a function: where its code and layers are, its handler, environment, time and memory.
 
-Reads a source template or a built one (`.aws-sam/build/template.yaml`), with the parameters at their defaults. It knows the few
-intrinsic functions that such a choice needs; what only AWS knows becomes an empty variable, as in `sam local`. It starts nothing.
+Reads a source template or a built one (`.aws-sam/build/template.yaml`), its parameters at their defaults unless they are given.
+It knows the few intrinsic functions that such a choice needs; what only AWS knows becomes an empty variable, as in `sam local`,
+and a layer that only AWS has is left out. It starts nothing.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ class Function:
     memory: int
 
 
-def read_function(template: Path, name: str) -> Function:
+def read_function(template: Path, name: str, parameters: Mapping[str, str] | None = None) -> Function:
     """The function with this logical id; a ValueError names those there are."""
     document = yaml_parse(template.read_text(encoding="utf-8"))
     resources = document.get("Resources", {})
     functions = sorted(key for key, value in resources.items() if value["Type"] == "AWS::Serverless::Function")
     if name not in functions:
         raise ValueError(f"{template.name} has no function {name!r}; it has {', '.join(functions) or 'none'}")
-    intrinsics = _Intrinsics(document)
+    intrinsics = _Intrinsics(document, parameters or {})
     shared = intrinsics.resolve(document.get("Globals", {}).get("Function", {}))
     own = intrinsics.resolve(resources[name]["Properties"])
     variables = {**_variables(shared), **_variables(own)}
@@ -46,7 +47,7 @@ def read_function(template: Path, name: str) -> Function:
         name=name,
         code=folder / own["CodeUri"],
         handler=own["Handler"],
-        layers=tuple(folder / resources[layer["Ref"]]["Properties"]["ContentUri"] for layer in layers),
+        layers=tuple(folder / resources[each["Ref"]]["Properties"]["ContentUri"] for each in layers if isinstance(each, dict)),
         environment={key: value if isinstance(value, str) else "" for key, value in variables.items()},
         timeout=int(own.get("Timeout", shared.get("Timeout", 3))),
         memory=int(own.get("MemorySize", shared.get("MemorySize", 128))),
@@ -61,14 +62,15 @@ def _variables(properties: Mapping[str, Any]) -> dict[str, Any]:
 class _Intrinsics:
     """Ref to a parameter, and Fn::If with its conditions; everything else stays as it is."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        self._defaults = {key: value.get("Default", "") for key, value in document.get("Parameters", {}).items()}
+    def __init__(self, document: Mapping[str, Any], parameters: Mapping[str, str]) -> None:
+        defaults = {key: value.get("Default", "") for key, value in document.get("Parameters", {}).items()}
+        self._parameters = {**defaults, **parameters}
         self._conditions = document.get("Conditions", {})
 
     def resolve(self, value: Any) -> Any:
         match value:
-            case {"Ref": name, **rest} if not rest and name in self._defaults:
-                return self._defaults[name]
+            case {"Ref": name, **rest} if not rest and name in self._parameters:
+                return self._parameters[name]
             case {"Fn::If": [condition, yes, no], **rest} if not rest:
                 return self.resolve(yes if self._holds(self._conditions[condition]) else no)
             case dict():

@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import platform
-import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .application import Function
+from .processes import children, end_sessions
 
 __all__ = ["MARKERS", "Invocation", "RieError", "RuntimeInterfaceEmulator", "is_error"]
 
@@ -110,11 +110,11 @@ class RuntimeInterfaceEmulator:
         """End the emulator and everything it started; returns when they are gone. Harmless when it does not run."""
         if self._reaper is None:
             return
-        sessions = {self._reaper.pid, *_children(self._reaper.pid)}
+        sessions = {self._reaper.pid, *children(self._reaper.pid)}
         self._tell_reaper()
         # The emulator puts the runtime into a process group of its own: the session is what they have in common.
         self._reaper.communicate()
-        _end_sessions(sessions)
+        end_sessions(sessions)
         self._reaper = None
 
     def _start(self) -> None:
@@ -235,39 +235,3 @@ def _free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-
-
-def _stat(pid: int) -> tuple[int, int] | None:
-    """A process's parent and session; None if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return int(fields[1]), int(fields[3])
-
-
-def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
-
-
-def _children(parent: int) -> set[int]:
-    return {pid for pid in _pids() if (stat := _stat(pid)) is not None and stat[0] == parent}
-
-
-def _end_sessions(sessions: set[int]) -> None:
-    """Kill what is left of these sessions, and wait until it is gone (a zombie that awaits its parent counts as gone)."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        left = [pid for pid in _pids() if (stat := _stat(pid)) is not None and stat[1] in sessions and not _is_zombie(pid)]
-        if not left:
-            return
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.005)
-
-
-def _is_zombie(pid: int) -> bool:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    return True

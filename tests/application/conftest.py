@@ -1,0 +1,112 @@
+"""What the application's tests share: the application built by SAM, a local DSQL with its schema, and Docker if it is there."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsql_local import LocalDsql
+from dsql_local.application import Function, read_function
+from dsql_local.rie import RuntimeInterfaceEmulator
+
+ROOT = Path(__file__).parents[2]
+BALANCES = {"alice": 100_000, "bob": 25_000, "carol": 0}
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what SAM builds and of what it is told, so that no test meets another's build."""
+    copy = tmp_path_factory.mktemp("project")
+    for name in ("template.yaml", "samconfig.toml"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("layer", "src", "events"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def built(project: Path) -> Path:
+    """The folder that `sam build` made of it."""
+    environment = {**os.environ, "PYTHON": sys.executable, "SAM_CLI_TELEMETRY": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "samcli", "build"], cwd=project, env=environment, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project / ".aws-sam" / "build"
+
+
+@pytest.fixture(scope="session")
+def transfer(built: Path) -> Function:
+    return read_function(built / "template.yaml", "TransferFunction")
+
+
+@pytest.fixture(scope="session")
+def running_cluster(project: Path) -> Iterator[LocalDsql]:
+    """A local DSQL with the transfer function's role and schema; the schema is applied twice, for it may be."""
+    with LocalDsql() as dsql:
+        dsql.execute("CREATE ROLE transfer WITH LOGIN")
+        for _ in range(2):
+            dsql.execute((project / "src" / "transfer" / "schema.sql").read_text())
+        yield dsql
+
+
+@pytest.fixture
+def cluster(running_cluster: LocalDsql) -> Iterator[LocalDsql]:
+    """The same with everybody's money back, an empty log and no faults waiting."""
+    for name, balance in BALANCES.items():
+        running_cluster.execute(f"UPDATE accounts SET balance = {balance} WHERE id = '{name}'")
+    running_cluster.clear_log()
+    yield running_cluster
+    running_cluster.clear_faults()
+
+
+@pytest.fixture
+def emulate() -> Iterator[Callable[..., RuntimeInterfaceEmulator]]:
+    """Start an execution environment of a function, which ends with the test."""
+    if sys.platform != "linux":
+        pytest.skip("the Runtime Interface Emulator runs on Linux only")
+    with ExitStack() as stack:
+        yield lambda function, environment=None: stack.enter_context(RuntimeInterfaceEmulator(function, environment))
+
+
+@pytest.fixture(scope="session")
+def docker() -> Any:
+    """A client of the Docker engine; without one the test is skipped, or fails where REQUIRE_SAM_LOCAL=1 says it must not be."""
+    module = importlib.import_module("docker")
+    try:
+        engine = module.from_env(timeout=5)
+        engine.ping()
+    except module.errors.DockerException as error:
+        if os.environ.get("REQUIRE_SAM_LOCAL") == "1":
+            pytest.fail(f"REQUIRE_SAM_LOCAL=1, and no Docker engine answers: {error}")
+        pytest.skip("no Docker engine answers")
+    return engine
+
+
+@pytest.fixture
+def alive() -> Callable[[int], bool]:
+    """Whether a process runs; one that only waits to be reaped does not."""
+
+    def alive(pid: int) -> bool:
+        with suppress(OSError):
+            return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return False
+
+    return alive
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A TMPDIR for a command: short enough for a unix socket below it, and open to the user whom root has PostgreSQL run as."""
+    folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)

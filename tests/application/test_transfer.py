@@ -1,0 +1,142 @@
+"""The transfer function end to end: the built layer and function, AWS's emulator, a local DSQL."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsql_local import LocalDsql
+from dsql_local.application import Function
+from dsql_local.rie import Invocation, RuntimeInterfaceEmulator
+
+Emulate = Callable[..., RuntimeInterfaceEmulator]
+EVENTS = Path(__file__).parents[2] / "events"
+UNCHANGED = {"alice": 100_000, "bob": 25_000, "carol": 0}
+REPLAYED = {
+    "transfer": (200, {"balances": {"alice": 97_500, "bob": 27_500}}, {"alice": 97_500, "bob": 27_500, "carol": 0}),
+    "transfer-too-little-money": (409, {"error": "insufficient funds"}, UNCHANGED),
+    "transfer-bad-input": (400, {"error": "amount must be a positive whole number of cents"}, UNCHANGED),
+    "transfer-unknown-account": (404, {"error": "unknown account nobody"}, UNCHANGED),
+}
+
+
+def event(name: str) -> Any:
+    return json.loads((EVENTS / f"{name}.json").read_text())
+
+
+def request(body: object, *, encoded: bool = False) -> Any:
+    """The transfer's event with another body."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    return {
+        **event("transfer"),
+        "body": base64.b64encode(text.encode()).decode() if encoded else text,
+        "isBase64Encoded": encoded,
+    }
+
+
+def answered(invocation: Invocation) -> tuple[int, Any]:
+    assert not invocation.failed, invocation
+    return invocation.response["statusCode"], json.loads(invocation.response["body"])
+
+
+def balances(cluster: LocalDsql) -> dict[str, int]:
+    return {str(name): int(str(balance)) for name, balance in cluster.execute("SELECT id, balance FROM accounts")}
+
+
+def startups(cluster: LocalDsql) -> int:
+    return len([each for each in cluster.log if each.kind == "startup"])
+
+
+@pytest.fixture
+def warm(emulate: Emulate, transfer: Function, cluster: LocalDsql) -> Iterator[RuntimeInterfaceEmulator]:
+    """An execution environment of the transfer function, connected to the cluster."""
+    yield emulate(transfer, cluster.environment)
+    assert startups(cluster) <= 1
+
+
+def test_every_event_is_replayed() -> None:
+    """An event that no test replays would be documentation that nobody checks."""
+    assert {path.stem for path in EVENTS.glob("transfer*.json")} == set(REPLAYED)
+
+
+@pytest.mark.parametrize("name", REPLAYED)
+def test_an_event_is_answered_as_it_says(warm: RuntimeInterfaceEmulator, cluster: LocalDsql, name: str) -> None:
+    """The answer, and what is in the database afterwards."""
+    status, body, after = REPLAYED[name]
+    assert answered(warm.invoke(event(name))) == (status, body)
+    assert balances(cluster) == after
+
+
+def test_log_lines_carry_the_request_s_correlation_id(warm: RuntimeInterfaceEmulator) -> None:
+    """One request can be found across the services it passed."""
+    [record] = [record for record in warm.invoke(event("transfer")).records() if record["message"] == "transfer"]
+    assert record["correlation_id"] == "event-transfer"
+    assert record["service"] == "transfer"
+
+
+def test_a_warm_invocation_uses_the_same_connection(warm: RuntimeInterfaceEmulator, cluster: LocalDsql) -> None:
+    """Two invocations of one environment meet one backend process, and one connection was opened."""
+    backends = []
+    for _ in range(2):
+        assert answered(warm.invoke(event("transfer")))[0] == 200
+        backends += cluster.execute("SELECT pid FROM pg_stat_activity WHERE usename = 'transfer'")
+    assert backends[0] == backends[1]
+    assert len(backends) == 2
+    assert startups(cluster) == 1
+    assert balances(cluster)["alice"] == 95_000
+
+
+def test_conflicts_are_retried_and_logged_and_applied_once(warm: RuntimeInterfaceEmulator, cluster: LocalDsql) -> None:
+    """Two failed COMMITs: two records that name the conflict's kind, then a success."""
+    cluster.conflict_next(2, "OC000")
+    invocation = warm.invoke(event("transfer"))
+    assert answered(invocation) == (200, {"balances": {"alice": 97_500, "bob": 27_500}})
+    assert balances(cluster) == {"alice": 97_500, "bob": 27_500, "carol": 0}
+    records = [record for record in invocation.records() if record["message"] == "OCC conflict, retrying"]
+    kinds = [(each["level"], each["occ_type"], each["occ_code"], each["sqlstate"], each["attempt"]) for each in records]
+    assert kinds == [("INFO", "data", "OC000", "40001", 1), ("INFO", "data", "OC000", "40001", 2)]
+    assert all(each["delay_ms"] >= 0 and each["correlation_id"] == "event-transfer" for each in records)
+
+
+BAD = {
+    "no body": ("", "the body must be JSON"),
+    "no JSON": ("{", "the body must be JSON"),
+    "too deep": ("[" * 100_000, "the body must be JSON"),
+    "an array": ([], "the body must be a JSON object"),
+    "no source": ({"target": "bob", "amount": 1}, "source must be an account's id"),
+    "a number for an id": ({"source": "alice", "target": 7, "amount": 1}, "target must be an account's id"),
+    "a NUL in an id": ({"source": "alice", "target": "b\0b", "amount": 1}, "target must be an account's id"),
+    "to itself": ({"source": "alice", "target": "alice", "amount": 1}, "source and target must differ"),
+    "nothing": ({"source": "alice", "target": "bob", "amount": 0}, "amount must be a positive"),
+    "a negative amount": ({"source": "alice", "target": "bob", "amount": -1}, "amount must be a positive"),
+    "half a cent": ({"source": "alice", "target": "bob", "amount": 0.5}, "amount must be a positive"),
+    "a truth": ({"source": "alice", "target": "bob", "amount": True}, "amount must be a positive"),
+}
+
+
+def test_bad_input_is_refused_with_a_reason(warm: RuntimeInterfaceEmulator, cluster: LocalDsql) -> None:
+    """Whatever a caller sends is a 400 that says what to change, never a failure of the function."""
+    for name, (body, reason) in BAD.items():
+        status, answer = answered(warm.invoke(request(body)))
+        assert (name, status) == (name, 400)
+        assert answer["error"].startswith(reason)
+    assert balances(cluster) == UNCHANGED
+
+
+def test_no_money_comes_from_or_goes_to_an_unknown_account(warm: RuntimeInterfaceEmulator, cluster: LocalDsql) -> None:
+    """Either side may be the unknown one."""
+    for source, target in (("alice", "nobody"), ("nobody", "alice")):
+        order = {"source": source, "target": target, "amount": 1}
+        assert answered(warm.invoke(request(order))) == (404, {"error": "unknown account nobody"})
+    assert balances(cluster) == UNCHANGED
+
+
+def test_an_encoded_body_and_the_last_cent(warm: RuntimeInterfaceEmulator, cluster: LocalDsql) -> None:
+    """A gateway may encode the body; all of an account's money may go, and an absurd amount is just too much."""
+    order = {"source": "bob", "target": "carol", "amount": 25_000}
+    assert answered(warm.invoke(request(order, encoded=True))) == (200, {"balances": {"bob": 0, "carol": 25_000}})
+    assert answered(warm.invoke(request({**order, "amount": 10**30}))) == (409, {"error": "insufficient funds"})
+    assert balances(cluster) == {"alice": 100_000, "bob": 0, "carol": 25_000}
