@@ -5,7 +5,8 @@ import os
 import pytest
 
 from dsql_lambda import ConfigError, ConnectError, TokenError
-from dsql_lambda.environment import Condition, deadline_after, reason_to_replace
+from dsql_lambda.connection import Condition, reason_to_replace
+from dsql_lambda.environment import deadline_after
 
 ADD = "UPDATE accounts SET balance = balance + 1 WHERE id = 1"
 

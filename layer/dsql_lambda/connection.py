@@ -1,7 +1,7 @@
 """The public `Connection`, and how one is opened: `connect`.
 
-Knows how DSQL refuses a connection and what follows (wait, sign again, give up with a sentence that says what to check).
-Knows nothing of who keeps connections: the environment and pools stand above.
+Knows how DSQL refuses a connection and what follows (wait, sign again, give up with a sentence that says what to check),
+and why a kept one is replaced. Knows nothing of who keeps connections: pools and the environment stand above.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .attempt import random_number, run_in_transaction
 from .errors import ConnectError, DeadlineExceeded, TransactionError
@@ -24,6 +24,9 @@ from .transaction import Transaction
 from .wire import DatabaseError, InterfaceError, Wire
 
 T = TypeVar("T")
+
+MAX_AGE_SECONDS = 3300.0  # 55 minutes: DSQL cuts a connection after 60, without an error code
+_AGE_JITTER_SECONDS = 300.0  # so that environments that started together don't reconnect together
 
 
 class Connection(Wire):
@@ -83,6 +86,40 @@ def as_options(target: ConnectOptions | str | None, overrides: dict[str, Any]) -
     if isinstance(target, ConnectOptions):
         return target.replace(**overrides) if overrides else target
     return ConnectOptions.from_env(**overrides) if target is None else ConnectOptions.from_url(target, **overrides)
+
+
+class Condition(NamedTuple):
+    """What is known of a kept connection before it is used again, without asking the server."""
+
+    is_open: bool
+    is_forked: bool = False
+    is_restored: bool = False
+    age: float = 0.0
+    max_age: float = MAX_AGE_SECONDS
+    is_idle: bool = True
+    is_readable: bool = False
+
+
+def reason_to_replace(condition: Condition) -> str:
+    """Why a kept connection can't be used again; empty if it can. The first reason that holds, in this order."""
+    if not condition.is_open:
+        return "first"
+    if condition.is_forked:
+        return "fork"
+    if condition.is_restored:
+        return "restore"
+    if condition.age >= condition.max_age or condition.age < 0:
+        return "age"
+    if not condition.is_idle:
+        return "in-transaction"
+    if condition.is_readable:
+        return "closed"
+    return ""
+
+
+def max_age(random: float) -> float:
+    """The age in seconds to replace a connection at, given a number from 0 to 1."""
+    return MAX_AGE_SECONDS - _AGE_JITTER_SECONDS * random
 
 
 class Refusal(Enum):

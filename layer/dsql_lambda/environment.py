@@ -1,9 +1,8 @@
 """The execution environment: the connections it keeps from one invocation to the next, and the transactions on them.
 
 Knows why a kept connection is used again or replaced, and what Lambda does to a process: the init phase, freezing, forking,
-SnapStart, deadlines. Knows nothing of handlers' signatures. Whether to keep one is decided without a round trip, by
-`reason_to_replace`, a pure function; ages are judged by wall clock, for the monotonic one may stand still in a frozen
-environment (reasoned; not confirmed by AWS).
+SnapStart, deadlines. Knows nothing of handlers' signatures. Whether to keep one is decided without a round trip; ages are
+judged by wall clock, for the monotonic one may stand still in a frozen environment (reasoned; not confirmed by AWS).
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from .attempt import ConnectionSource, random_number, run_in_transaction
-from .connection import Connection, as_options, open_connection
+from .connection import MAX_AGE_SECONDS, Condition, Connection, as_options, max_age, open_connection, reason_to_replace
 from .errors import ConfigError, TransactionError
 from .link import NEVER, Opener
 from .options import ConnectOptions
@@ -28,40 +27,9 @@ from .wire import IDLE, Wire
 
 T = TypeVar("T")
 
-MAX_AGE_SECONDS = 3300.0  # 55 minutes: DSQL cuts a connection after 60, without an error code
-_AGE_JITTER_SECONDS = 300.0  # so that environments that started together don't reconnect together
 _INIT_SECONDS = 3.0
 _RESERVE_SECONDS = 0.5  # of a Lambda deadline: for the ROLLBACK, the log line and the answer
 _RESERVE_SHARE = 0.1
-
-
-class Condition(NamedTuple):
-    """What is known of a kept connection before it is used again, without asking the server."""
-
-    is_open: bool
-    is_forked: bool = False
-    is_restored: bool = False
-    age: float = 0.0
-    max_age: float = MAX_AGE_SECONDS
-    is_idle: bool = True
-    is_readable: bool = False
-
-
-def reason_to_replace(condition: Condition) -> str:
-    """Why a kept connection can't be used again; empty if it can. The first reason that holds, in this order."""
-    if not condition.is_open:
-        return "first"
-    if condition.is_forked:
-        return "fork"
-    if condition.is_restored:
-        return "restore"
-    if condition.age >= condition.max_age or condition.age < 0:
-        return "age"
-    if not condition.is_idle:
-        return "in-transaction"
-    if condition.is_readable:
-        return "closed"
-    return ""
 
 
 class CachedConnection:
@@ -147,7 +115,7 @@ class CachedConnection:
             random=self._random,
         )
         self._pid = self._getpid()
-        self._max_age = MAX_AGE_SECONDS - _AGE_JITTER_SECONDS * self._random()
+        self._max_age = max_age(self._random())
         self._is_restored = False
         self.opened_for, self._next_reason = self._next_reason, "first"
         return connection
