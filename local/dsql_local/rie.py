@@ -1,8 +1,8 @@
 """AWS's own Runtime Interface Emulator around one function: an execution environment of Lambda without Docker.
 
 Knows how Lambda starts Python (its variables, `sys.path`, the runtime interface client) and how the emulator is spoken to.
-Knows nothing of DSQL or of templates: it is given a `Function` and variables. The emulator and all it starts live in a session of
-their own under `reaper.py`, which ends them when this process does, in whatever way.
+Knows nothing of DSQL or of templates: it is given a `Function` and variables. The emulator runs under a guard (`processes`),
+which ends all of it when this process ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .application import Function
-from .processes import children, end_sessions
+from .processes import guarded
 
 __all__ = ["MARKERS", "Invocation", "RieError", "RuntimeInterfaceEmulator", "is_error"]
 
@@ -68,7 +68,7 @@ class RuntimeInterfaceEmulator:
         self._function = function
         self._environment = lambda_environment(function, environment or {})
         self._program = _program()
-        self._reaper: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._folder = Path()
         self._port = 0
         self._read = 0
@@ -108,54 +108,39 @@ class RuntimeInterfaceEmulator:
 
     def close(self) -> None:
         """End the emulator and everything it started; returns when they are gone. Harmless when it does not run."""
-        if self._reaper is None:
-            return
-        sessions = {self._reaper.pid, *children(self._reaper.pid)}
-        self._tell_reaper()
-        # The emulator puts the runtime into a process group of its own: the session is what they have in common.
-        self._reaper.communicate()
-        end_sessions(sessions)
-        self._reaper = None
+        if self._guard is not None:
+            self._guard.communicate(b"\n")
+            self._guard = None
 
     def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="dsql-rie-"))
         self._read = 0
         self._port, runtime_port = _free_ports(2)
         with self._log.open("wb") as log, self._error_log.open("wb") as errors:
-            self._reaper = subprocess.Popen(
+            # The emulator puts the runtime into a process group of its own: the session is what they have in common.
+            self._guard = guarded(
                 [
-                    *(sys.executable, "-I", "-S", str(Path(__file__).with_name("reaper.py")), str(self._folder), "-", "-"),
                     *(str(self._program), "--log-level", "warn"),
                     *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
                     *("--runtime-api-address", f"127.0.0.1:{runtime_port}"),
                     *(sys.executable, "-m", "awslambdaric", self._function.handler),
                 ],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=errors,
+                self._folder,
                 cwd=self._function.code,
                 env=self._environment,
-                start_new_session=True,
+                stdout=log,
+                stderr=errors,
             )
-        self._tell_reaper()
         deadline = time.monotonic() + START_SECONDS
         while True:
-            errors_so_far = self._errors()  # read first: the reaper deletes the folder when the emulator ends
-            if self._reaper.poll() is not None:
+            errors_so_far = self._errors()  # read first: the guard deletes the folder when the emulator ends
+            if self._guard.poll() is not None:
                 raise RieError(f"the emulator did not start. {errors_so_far}")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
                 return
             if time.monotonic() > deadline:
                 raise RieError(f"the emulator did not answer within {START_SECONDS:.0f} s. {errors_so_far}")
             time.sleep(0.005)
-
-    def _tell_reaper(self) -> None:
-        """A first byte starts the emulator, a second one (or our death) ends it."""
-        assert self._reaper is not None  # noqa: S101 - both callers have one
-        assert self._reaper.stdin is not None  # noqa: S101 - it was asked for
-        with contextlib.suppress(OSError):
-            self._reaper.stdin.write(b"\n")
-            self._reaper.stdin.flush()
 
     @property
     def _log(self) -> Path:

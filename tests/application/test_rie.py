@@ -1,6 +1,9 @@
 """The Runtime Interface Emulator as an execution environment: what a function finds in it, and that nothing of it stays."""
 
 import os
+import select
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +50,10 @@ def function(tmp_path: Path, built: Path) -> Function:
         timeout=2,
         memory=256,
     )
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def told(invocation: Invocation) -> dict[str, object]:
@@ -112,6 +119,33 @@ def test_nothing_is_left_of_it(function: Function, alive: Callable[[int], bool])
     assert not alive(runtime)
     assert set(Path("/tmp").glob("dsql-rie-*")) <= before
     emulator.close()  # once more is harmless
+
+
+def test_nothing_is_left_when_the_caller_is_killed(function: Function, temporary: Path, alive: Callable[[int], bool]) -> None:
+    """A caller that had no chance to clean up, in the middle of an invocation that would not have ended by itself."""
+    (function.code / "caller.py").write_text(
+        f"""
+from pathlib import Path
+from dsql_local.application import Function
+from dsql_local.rie import RuntimeInterfaceEmulator
+function = Function(name="F", code=Path({str(function.code)!r}), handler="app.lambda_handler", layers={function.layers!r},
+                    environment={{}}, timeout=600, memory=128)
+with RuntimeInterfaceEmulator(function) as emulator:
+    print(emulator.invoke({{}}).response["pid"], flush=True)
+    emulator.invoke({{"hang": True}})
+""".replace("PosixPath", "Path")
+    )
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    command = [sys.executable, str(function.code / "caller.py")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout is not None
+        runtime = int(caller.stdout.readline())
+        watch = os.pidfd_open(parent(parent(runtime)))  # the emulator's guard
+        caller.kill()
+    assert select.select([watch], [], [], 20)[0], "the guard has not ended"
+    os.close(watch)
+    assert not alive(runtime)
+    assert list(temporary.iterdir()) == []
 
 
 def test_two_environments_do_not_meet(emulate: Emulate, function: Function) -> None:
