@@ -25,7 +25,7 @@ from .statements import identifiers, locks_for_update, may_write
 __all__ = ["Standing", "Transaction"]
 
 _START = "_dsql_start"  # the savepoint before the first statement: what a suspension rolls back to
-_LAST = "_dsql_last"  # the savepoint before the newest writing statement: what its own failure rolls back to
+_LAST = "_dsql_last"  # one before each writing statement, inside the former: what its own failure rolls back to
 _UNIQUE_VIOLATION = "23505"
 
 
@@ -57,7 +57,6 @@ class Transaction:
         self._backend = backend
         self._note_loss = lost
         self._started = False
-        self._marked = False
         self._done: list[Done] = []
         self._dumped: dict[Table, bytes] = {}
         self.standing = Standing.OPEN
@@ -104,14 +103,12 @@ class Transaction:
         """Execute a unit behind its savepoints, all in one go; its reply is held back."""
         writes = _writes(unit)
         before = [] if self._started else [f"SAVEPOINT {_START}"]
-        if writes:
-            before += [f"RELEASE {_LAST}"] if self._marked else []
-            before += [f"SAVEPOINT {_LAST}"]
+        if writes:  # never released: whoever waits for a row of a released savepoint waits for the whole transaction
+            before.append(f"SAVEPOINT {_LAST}")
         self._backend.send((commands(*before) if before else b"") + unit.data)
         if before:
             self._backend.check(await self._backend.finish())
         self._started = True
-        self._marked = self._marked or writes
         reply = await carry(self._backend, unit, client, hold=True, copying=not again)
         if writes and reply.error is None and any(locks_for_update(statement) for statement in unit.statements):
             await touch_locked_rows(self._backend)
@@ -119,7 +116,6 @@ class Transaction:
 
     async def _roll_back(self) -> None:
         await self._backend.run(f"ROLLBACK TO {_START}")
-        self._marked = False
 
     async def _resume(self) -> None:
         """Execute everything again on the same snapshot; doomed if anything answers otherwise than it did."""

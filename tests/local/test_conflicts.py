@@ -1,0 +1,377 @@
+"""Conflicts as DSQL has them: no waiting for locks, the earliest COMMIT wins, the loser's COMMIT answers OC000."""
+
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dsql_local.messages import SYNC, Message, bind, execute, parse
+
+OC000 = "40001 change conflicts with another transaction (OC000)"
+ONE = "UPDATE accounts SET balance = balance + {} WHERE id = {}"
+
+
+def balances(dsql):
+    return [int(balance) for (balance,) in dsql.execute("SELECT balance FROM accounts ORDER BY id")]
+
+
+def reasons(dsql):
+    return [event.reason for event in dsql.log if event.kind == "conflict"]
+
+
+@pytest.fixture
+def pair(connect):
+    return connect(), connect()
+
+
+def add(client, amount, account=1):
+    client.run(ONE.format(amount, account))
+
+
+def begin(*clients):
+    """Open transactions whose snapshots are taken now."""
+    for client in clients:
+        client.run("BEGIN")
+        client.run("SELECT 1 FROM accounts")
+
+
+# --- The rival has not committed yet ---
+
+
+@pytest.mark.parametrize("winner", [0, 1], ids=["the first writer commits first", "the second writer commits first"])
+def test_two_writers_of_one_row(dsql, pair, winner):
+    """Both statements answer; whoever commits first wins, whoever wrote first; the other one's COMMIT fails."""
+    begin(*pair)
+    add(pair[0], 1)
+    add(pair[1], 10)
+    pair[winner].run("COMMIT")
+    assert pair[1 - winner].error("COMMIT") == OC000
+    assert pair[1 - winner].status == b"I"
+    assert balances(dsql)[0] == 100 + (1, 10)[winner]
+
+
+def test_one_of_many_writers_wins(dsql, connect):
+    """Of six writers of one row exactly the first to commit wins."""
+    clients = [connect() for _ in range(6)]
+    begin(*clients)
+    for number, client in enumerate(clients):
+        add(client, 10**number)
+    clients[3].run("COMMIT")
+    assert [client.error("COMMIT") for client in clients if client is not clients[3]] == [OC000] * 5
+    assert balances(dsql)[0] == 1100
+
+
+def test_no_statement_waits_for_a_lock(pair):
+    """A statement that meets the lock of an open transaction answers in a fraction of a second."""
+    begin(*pair)
+    add(pair[0], 1)
+    started = time.monotonic()
+    add(pair[1], 10)
+    assert time.monotonic() - started < 1.0  # PostgreSQL alone would wait for ever
+
+
+def test_a_suspended_transaction_notices_nothing(dsql, pair):
+    """Whoever was moved out of the way goes on with its own snapshot and its own writes, and commits when it is first."""
+    first, second = pair
+    begin(first, second)
+    add(first, 1)
+    add(second, 10)
+    assert first.run("SELECT balance FROM accounts ORDER BY id") == [["101"], ["100"], ["100"]]
+    add(first, 1, account=2)
+    second.run("ROLLBACK")
+    first.run("COMMIT")
+    assert (balances(dsql), reasons(dsql)) == ([101, 101, 100], [])
+
+
+def test_writers_in_opposite_order(dsql, pair):
+    """Two transactions that take two rows crosswise do not deadlock: one of them commits."""
+    first, second = pair
+    begin(first, second)
+    add(first, 1, account=1)
+    add(second, 10, account=2)
+    add(first, 1, account=2)
+    add(second, 10, account=1)
+    second.run("COMMIT")
+    assert first.error("COMMIT") == OC000
+    assert balances(dsql) == [110, 110, 100]
+
+
+def test_disjoint_writes_do_not_conflict(dsql, pair):
+    """Different rows of one table are nobody's conflict."""
+    begin(*pair)
+    add(pair[0], 1, account=1)
+    add(pair[1], 10, account=2)
+    assert [client.flight("COMMIT") for client in pair] == [["COMMIT"]] * 2
+    assert (balances(dsql), reasons(dsql)) == ([101, 110, 100], [])
+
+
+def test_reads_do_not_conflict(dsql, pair):
+    """A transaction that only read commits after everything that it read was changed, and saw one snapshot throughout."""
+    reader, writer = pair
+    begin(reader)
+    add(writer, 1)
+    assert reader.run("SELECT sum(balance) FROM accounts") == [["300"]]
+    reader.run("COMMIT")
+    assert balances(dsql)[0] == 101
+
+
+def test_a_statement_without_begin_wins_at_once(dsql, pair):
+    """An autocommitted write commits before the open transaction that wrote the same row."""
+    begin(pair[0])
+    add(pair[0], 1)
+    add(pair[1], 10)
+    assert pair[0].error("COMMIT") == OC000
+    assert balances(dsql)[0] == 110
+
+
+def test_execute_takes_part(dsql, pair):
+    """What runs past the front conflicts like a client's statement."""
+    begin(pair[0])
+    add(pair[0], 1)
+    dsql.execute(ONE.format(10, 1))
+    assert pair[0].error("COMMIT") == OC000
+
+
+def test_ddl_does_not_wait_for_an_open_transaction(dsql, pair):
+    """A change of a table that an open transaction has written does not wait for it."""
+    begin(pair[0])
+    add(pair[0], 1)
+    pair[1].run("ALTER TABLE accounts ADD COLUMN note text")
+    pair[0].run("COMMIT")
+    assert dsql.execute("SELECT balance, note FROM accounts WHERE id = 1") == [["101", None]]
+
+
+def test_two_inserts_of_one_key(dsql, pair):
+    """Both inserts answer; the second COMMIT fails."""
+    begin(*pair)
+    for client in pair:
+        client.run("INSERT INTO accounts VALUES (9, 9)")
+    pair[1].run("COMMIT")
+    assert pair[0].error("COMMIT") == OC000
+
+
+# --- The rival has committed ---
+
+
+def test_the_loser_goes_on_as_if_alone(dsql, pair):
+    """After a rival's COMMIT the loser's statements answer on its own snapshot with its own writes, until its COMMIT fails."""
+    loser, winner = pair
+    begin(loser)
+    loser.run("INSERT INTO accounts VALUES (4, 400)")
+    add(loser, 5, account=2)
+    add(winner, 1)
+    assert loser.run("UPDATE accounts SET balance = balance + 10 WHERE id = 1 RETURNING balance") == [["110"]]
+    assert loser.run("UPDATE accounts SET balance = balance + 10 WHERE id = 1 RETURNING balance") == [["120"]]
+    assert loser.run("SELECT * FROM accounts ORDER BY id") == [["1", "120"], ["2", "105"], ["3", "100"], ["4", "400"]]
+    assert loser.error("COMMIT") == OC000
+    assert loser.run("SELECT * FROM accounts ORDER BY id") == [["1", "101"], ["2", "100"], ["3", "100"]]
+    assert reasons(dsql) == ["a rival committed first"]
+
+
+def test_a_loser_holds_no_locks(dsql, connect):
+    """Whoever has lost blocks nobody: others write its rows and commit at once."""
+    loser, winner, third = connect(), connect(), connect()
+    begin(loser)
+    add(loser, 1, account=2)
+    add(winner, 1)
+    add(loser, 1)
+    add(third, 7, account=2)
+    assert loser.error("COMMIT") == OC000
+    assert balances(dsql) == [101, 107, 100]
+
+
+def test_a_loser_may_roll_back(dsql, pair):
+    """ROLLBACK of a lost transaction answers as ever, and its session goes on."""
+    begin(pair[0])
+    add(pair[1], 1)
+    add(pair[0], 10)
+    assert pair[0].flight("ROLLBACK") == ["ROLLBACK"]
+    add(pair[0], 10)
+    assert balances(dsql)[0] == 111
+
+
+def test_a_whole_flight_may_lose(dsql, pair):
+    """Statements and COMMIT under one Sync: the statements answer, COMMIT fails, the rest is skipped."""
+    begin(pair[0])
+    add(pair[1], 1)
+    assert pair[0].flight(ONE.format(10, 1), "COMMIT", "SELECT 1") == ["UPDATE 1", "40001"]
+    assert pair[0].status == b"I"
+
+
+def test_prepared_statements_follow_to_the_shadow(dsql, pair):
+    """A statement prepared before the loss answers after it, too."""
+    loser, winner = pair
+    loser.send(parse("s", ONE.format(10, 1) + " RETURNING balance"), SYNC)
+    loser.replies()
+    for _ in range(2):
+        begin(loser)
+        before = balances(dsql)[0]
+        add(winner, 1)
+        loser.send(bind("", "s"), execute(""), SYNC)
+        assert loser.rows(loser.replies()) == [[str(before + 10)]]
+        assert loser.error("COMMIT") == OC000
+
+
+def test_an_insert_of_a_key_that_a_rival_committed(dsql, pair):
+    """A duplicate that the snapshot does not show is a conflict at COMMIT, not a violation at the statement."""
+    begin(pair[0])
+    pair[1].run("INSERT INTO accounts VALUES (9, 1)")
+    assert pair[0].run("INSERT INTO accounts VALUES (9, 2) RETURNING balance") == [["2"]]
+    assert pair[0].error("COMMIT") == OC000
+
+
+def test_a_real_duplicate_is_a_violation(pair):
+    """A duplicate that the transaction sees is 23505 at the statement, with the constraint's own name."""
+    begin(pair[0])
+    assert pair[0].error("INSERT INTO accounts VALUES (1, 2)") == (
+        '23505 duplicate key value violates unique constraint "accounts_pkey"'
+    )
+    assert pair[0].status == b"E"
+    assert pair[0].flight("COMMIT") == ["ROLLBACK"]
+
+
+def test_other_errors_stay_errors(pair):
+    """A check violation in a lost transaction is still the statement's error."""
+    begin(pair[0])
+    add(pair[1], 1)
+    assert pair[0].error("UPDATE accounts SET balance = -1 WHERE id = 1").startswith("23514")
+
+
+def test_a_table_that_is_named_with_its_schema(pair):
+    """What no shadow can stand for is refused at the statement: the documented exception."""
+    begin(pair[0])
+    add(pair[1], 1)
+    assert pair[0].error("UPDATE public.accounts SET balance = 0 WHERE id = 1") == OC000
+    assert pair[0].flight("COMMIT") == ["ROLLBACK"]
+
+
+# --- FOR UPDATE, foreign keys, generated values ---
+
+
+def test_for_update_is_a_write(dsql, pair):
+    """A row that was locked FOR UPDATE and committed unchanged makes the later writer lose, and the other way round."""
+    begin(*pair)
+    pair[0].run("SELECT * FROM accounts WHERE id = 1 FOR UPDATE")
+    pair[0].run("COMMIT")
+    add(pair[1], 10)
+    assert pair[1].error("COMMIT") == OC000
+    begin(*pair)
+    pair[0].run("SELECT * FROM accounts WHERE id = 1 FOR UPDATE")
+    add(pair[1], 10)
+    pair[1].run("COMMIT")
+    assert pair[0].error("COMMIT") == OC000
+    assert balances(dsql) == [110, 100, 100]
+
+
+def test_for_update_of_other_rows_is_no_conflict(dsql, pair):
+    """Only the rows that were locked count as written."""
+    begin(*pair)
+    pair[0].run("SELECT * FROM accounts WHERE id = 2 FOR UPDATE")
+    pair[0].run("COMMIT")
+    add(pair[1], 10)
+    pair[1].run("COMMIT")
+    assert balances(dsql) == [110, 100, 100]
+
+
+def test_a_parent_deleted_under_its_child(dsql, pair):
+    """Deleting a row and inserting one that refers to it: the later COMMIT fails."""
+    dsql.execute("DROP TABLE IF EXISTS entries; CREATE TABLE entries (account int REFERENCES accounts (id))")
+    for winner in (0, 1):
+        dsql.execute("DELETE FROM entries; INSERT INTO accounts VALUES (5, 0) ON CONFLICT DO NOTHING")
+        begin(*pair)
+        pair[0].run("DELETE FROM accounts WHERE id = 5")
+        pair[1].run("INSERT INTO entries VALUES (5)")
+        pair[winner].run("COMMIT")
+        assert pair[1 - winner].error("COMMIT") == OC000
+    dsql.execute("DROP TABLE entries")
+
+
+def test_generated_values_stay_what_they_were(dsql, pair):
+    """A value that the client has seen never changes: the transaction that would answer otherwise loses instead."""
+    dsql.execute("DROP TABLE IF EXISTS made; CREATE TABLE made (id uuid DEFAULT gen_random_uuid(), n int)")
+    first, second = pair
+    begin(first, second)
+    add(first, 1)
+    ((made,),) = first.run("INSERT INTO made (n) VALUES (1) RETURNING id")
+    add(second, 10)
+    assert first.run("SELECT id FROM made") == [[made]]
+    assert first.error("COMMIT") == OC000
+    dsql.execute("DROP TABLE made")
+
+
+def test_a_suspended_copy_is_done_again(dsql, pair):
+    """The data of a COPY is kept, and written when the transaction gets its turn."""
+    first, second = pair
+    begin(first, second)
+    first.send(parse("", "COPY accounts FROM STDIN"), bind("", ""), execute(""), SYNC)
+    while first.receive().kind != b"G":
+        pass
+    first.send(Message(b"d", b"8\t80\n"), Message(b"c"), SYNC)
+    assert first.outcomes() == ["COPY 1"]
+    add(first, 1)
+    add(second, 10)
+    second.run("ROLLBACK")
+    first.run("COMMIT")
+    assert balances(dsql) == [101, 100, 100, 80]
+
+
+# --- Any order ---
+
+Step = tuple[int, str]
+
+
+@st.composite
+def interleavings(draw: st.DrawFn) -> list[Step]:
+    """The steps of two to four read-modify-write transactions, in an order that keeps each one's own."""
+    programs = []
+    for session in range(draw(st.integers(2, 4))):
+        rounds = draw(st.integers(1, 2))
+        program = []
+        for _ in range(rounds):
+            rows = draw(st.lists(st.integers(1, 2), min_size=1, max_size=2))
+            lock = draw(st.sampled_from(["", " FOR UPDATE"]))
+            work = [step for row in rows for step in (f"read {row}{lock}", f"write {row}")]
+            program += ["BEGIN", *work, draw(st.sampled_from(["COMMIT", "COMMIT", "COMMIT", "ROLLBACK"]))]
+        programs.append([(session, step) for step in program])
+    order: list[Step] = []
+    while any(programs):
+        order.append(draw(st.sampled_from([program for program in programs if program])).pop(0))
+    return order
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(steps=interleavings())
+def test_no_update_is_ever_lost(dsql, connect, steps):
+    """Whatever the order: no statement fails or waits, only COMMITs lose, and the rows add up to what committed."""
+    dsql.execute("DELETE FROM accounts; INSERT INTO accounts VALUES (1, 0), (2, 0)")
+    clients = {session: connect() for session in {session for session, _ in steps}}
+    read: dict[tuple[int, int], int] = {}
+    pending: dict[int, list[int]] = {session: [] for session in clients}
+    committed = [0, 0]
+    won = 0
+    for session, step in steps:
+        client = clients[session]
+        if step.startswith("read"):
+            _, row, *lock = step.split(None, 2)
+            ((value,),) = client.run(f"SELECT balance FROM accounts WHERE id = {row} {' '.join(lock)}")
+            read[session, int(row)] = int(value)
+        elif step.startswith("write"):
+            row = int(step.split()[1])
+            client.run(f"UPDATE accounts SET balance = {read[session, row] + 1} WHERE id = {row}")
+            pending[session].append(row)
+        elif step == "COMMIT":
+            outcome = client.flight("COMMIT")
+            assert outcome in (["COMMIT"], ["40001"])
+            if outcome == ["COMMIT"]:
+                won += 1
+                for row in pending[session]:
+                    committed[row - 1] += 1
+            pending[session] = []
+        else:
+            client.run(step)
+            pending[session] = []
+    assert balances(dsql) == committed
+    assert won or all(step != "COMMIT" for _, step in steps)
+    for client in clients.values():
+        client.close()

@@ -1,0 +1,193 @@
+"""The PostgreSQL behind it: who runs it, who reaches it, and that nothing of it is left behind."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dsql_local import LocalDsql, PostgresError
+from dsql_local.postgres import Postgres
+from dsql_local.template import Account, Template
+
+GONE_SECONDS = 20.0
+
+CHILD = """
+import sys
+from dsql_local.postgres import Postgres
+postgres = Postgres()
+postgres.start()
+print(postgres.pid, postgres.folder, flush=True)
+sys.stdin.read()
+"""
+
+
+def wait_for_end(pid: int) -> bool:
+    """Whether a process ends in time; it is waited on, not polled."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], GONE_SECONDS)[0])
+    finally:
+        os.close(handle)
+
+
+def reaper_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="waits by Linux's pidfd")
+def test_nothing_is_left_after_the_caller_was_killed():
+    """SIGKILL to the caller: the postmaster, the reaper and the folder are gone."""
+    with subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        pid, folder = child.stdout.readline().split()
+        reaper = reaper_of(int(pid))
+        assert Path(folder).is_dir()
+        child.kill()
+    assert wait_for_end(int(pid))
+    assert wait_for_end(reaper)
+    assert not Path(folder).exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="waits by Linux's pidfd")
+def test_nothing_is_left_after_its_end():
+    """At the end of the block the postmaster is gone, and so is the folder."""
+    postgres = Postgres()
+    postgres.start()
+    pid, folder = postgres.pid, postgres.folder
+    postgres.stop()
+    assert not Path(f"/proc/{pid}").exists()
+    assert not folder.exists()
+    postgres.stop()
+
+
+def test_an_error_in_the_block_ends_it_too():
+    """An exception passes through, and the port is closed."""
+    with pytest.raises(ZeroDivisionError), LocalDsql() as dsql:
+        port = dsql.port
+        1 / 0  # noqa: B018
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_taken_port_is_an_error_and_leaves_nothing():
+    """A port that somebody else has is an OSError."""
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="[Aa]ddress"):
+        LocalDsql(port=taken.getsockname()[1]).__enter__()
+
+
+def test_used_outside_its_block_it_says_so():
+    """Before the block there is nothing to talk to."""
+    with pytest.raises(RuntimeError, match="with LocalDsql"):
+        LocalDsql().execute("SELECT 1")
+
+
+@pytest.mark.parametrize("cluster", ["short", "A" * 26, "a" * 27, "a-" * 13])
+def test_a_cluster_id_has_26_characters(cluster):
+    """A cluster id that no cluster could have is refused."""
+    with pytest.raises(ValueError, match="26 characters"):
+        LocalDsql(cluster_id=cluster)
+
+
+def test_two_at_once_know_nothing_of_each_other():
+    """Two servers with their own ids, regions and ports have their own data."""
+    with LocalDsql() as one, LocalDsql(cluster_id="b" * 26, region="eu-central-1") as two:
+        assert one.port != two.port
+        assert two.endpoint == "b" * 26 + ".dsql.eu-central-1.on.aws"
+        one.execute("CREATE TABLE only_here (a int)")
+        assert two.execute("SELECT to_regclass('only_here')") == [[None]]
+
+
+def test_it_starts_in_under_a_second(dsql):
+    """With the template made, a start takes less than a second."""
+    started = time.perf_counter()
+    with LocalDsql():
+        assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+def test_only_the_loopback_listens(dsql):
+    """PostgreSQL listens on no TCP port, and the front on 127.0.0.1 alone."""
+    assert dsql.execute("SHOW listen_addresses") == [[""]]
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"]
+    assert [address for address in listening if address.endswith(f":{dsql.port:04X}")] == [f"0100007F:{dsql.port:04X}"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must become somebody else")
+def test_it_does_not_run_as_root():
+    """Started by root, PostgreSQL runs as an unprivileged user, in a folder that is closed to others."""
+    postgres = Postgres()
+    postgres.start()
+    try:
+        assert Path(f"/proc/{postgres.pid}").stat().st_uid == Account.suitable().uid != 0
+        assert postgres.folder.stat().st_mode & 0o777 == 0o700
+    finally:
+        postgres.stop()
+
+
+def test_what_does_not_start_says_why(tmp_path):
+    """A PostgreSQL that ends at once is a `PostgresError` with its reason, and its folder is gone."""
+    template = Template.ready()
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "postgres").write_text("#!/bin/sh\necho out of luck >&2\nexit 1\n")
+    (programs / "postgres").chmod(0o755)
+    broken = Postgres(Template(programs, template.cluster, Account()))
+    with pytest.raises(PostgresError, match="did not start"):
+        broken.start()
+    assert not broken.folder.exists()
+
+
+def test_the_template_is_made_once(tmp_path):
+    """A second call finds what the first has made, and a cluster made from nothing works."""
+    cache = tmp_path / "cache"
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    first = Template.ready(cache)
+    made = first.cluster.stat().st_mtime_ns
+    assert Template.ready(cache) == first
+    assert first.cluster.stat().st_mtime_ns == made
+    assert {entry.name for entry in cache.iterdir()} == {first.cluster.name, first.programs.parent.name}
+
+
+SERVE = [sys.executable, "-m", "dsql_local", "serve"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_prints_the_environment_and_ends_cleanly(number):
+    """A shell takes the export lines as they are; Ctrl-C and SIGTERM end it with status 0 and close the port."""
+    with subprocess.Popen([*SERVE, "--conflicts", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serving:
+        assert serving.stdout is not None
+        assert serving.stderr is not None
+        lines: list[str] = []
+        while not any(line.startswith("export AWS_REGION=") for line in lines):
+            lines.append(serving.stdout.readline())
+            assert lines[-1], serving.stderr.read()
+        assert "Stop it with Ctrl-C" in serving.stderr.readline() + serving.stderr.readline()
+        serving.send_signal(number)
+        assert serving.wait(GONE_SECONDS) == 0
+        assert "Traceback" not in serving.stderr.read()
+    script = "".join(lines) + 'printf %s "$DSQL_HOST $DSQL_HOSTADDR $DSQL_PORT"; echo; printf %s "$DSQL_SSLROOTCERT"'
+    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    where, certificate = said.split("\n", 1)
+    endpoint, address, port = where.split()
+    assert (endpoint.endswith(".dsql.us-east-1.on.aws"), address) == (True, "127.0.0.1")
+    assert certificate.startswith("-----BEGIN CERTIFICATE-----")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address, int(port)))
+
+
+def test_serve_says_when_its_port_is_taken():
+    """A taken port is one line on standard error and status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = subprocess.run([*SERVE, "--port", str(taken.getsockname()[1])], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "in use" in done.stderr
