@@ -2,7 +2,7 @@
 
 Run as a script, in isolation, this file is the guard: `processes.py <folder> <command…>`. It runs the command until the command
 ends, or something comes or nothing more can come on standard input (the caller says so, or died in whatever way); then it kills
-what runs in the command's session and removes the folder. Linux and the standard library only; it imports nothing of this package.
+what runs in the command's session and removes the folder. Linux and the standard library only; it imports nothing of ours.
 """
 
 import contextlib
