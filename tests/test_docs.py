@@ -44,6 +44,7 @@ def test_a_python_block_runs(dsql, options, language, code):
         [sys.executable, "-W", "error", "-c", context + code + called],
         capture_output=True,
         text=True,
+        check=False,
         env={**os.environ, **dsql.environment},
         timeout=60,
     )
@@ -62,7 +63,7 @@ def test_a_console_block_names_commands_that_are_there(language, code):
 
 @pytest.mark.parametrize(("language", "code"), blocks("sql"))
 def test_an_sql_block_runs(dsql, language, code):
-    """As `admin`. The mapping of an IAM role is DSQL's own syntax, which the local DSQL does not know yet: its form is checked."""
+    """As `admin`. The mapping of an IAM role is DSQL's own syntax, unknown to the local DSQL so far: its form is checked."""
     for statement in filter(None, (each.strip() for each in code.split(";"))):
         if statement.startswith("AWS IAM"):
             assert re.fullmatch(r"AWS IAM GRANT \w+ TO 'arn:aws:iam::\d{12}:role/[\w-]+'", statement)

@@ -16,6 +16,7 @@ ORDER = [
     "__init__",
     "decorator",
     "environment",
+    "pool",
     "connection",
     "attempt",
     "transaction",

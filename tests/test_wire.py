@@ -137,7 +137,9 @@ def test_a_fatal_keeps_its_words_when_the_stream_ends_after_it(peer_of):
         connection.close()
 
 
-@pytest.mark.parametrize("lost", [TimeoutError(), ConnectionResetError(), BrokenPipeError(), ssl.SSLError("eof"), ssl.SSLEOFError()])
+@pytest.mark.parametrize(
+    "lost", [TimeoutError(), ConnectionResetError(), BrokenPipeError(), ssl.SSLError("eof"), ssl.SSLEOFError()]
+)
 def test_what_a_socket_raises_breaks_the_link(lost):
     """Each is remembered, so that the ending is known whatever the function makes of it."""
 
@@ -216,7 +218,8 @@ def test_a_refused_begin_runs_nothing_behind_it(dsql, connection):
 
 def test_results_of_a_flight_are_apart(connection):
     """Rows, columns, counts and tags of each."""
-    begun, rows, none = connection.fly(statements("BEGIN", "SELECT id FROM accounts ORDER BY id", "UPDATE accounts SET balance = 1"))
+    texts = ("BEGIN", "SELECT id FROM accounts ORDER BY id", "UPDATE accounts SET balance = 1")
+    begun, rows, none = connection.fly(statements(*texts))
     assert (begun.command_tag, begun.rows, rows.rows, rows.column_names) == ("BEGIN", None, [[1], [2], [3]], ["id"])
     assert (none.command_tag, none.row_count) == ("UPDATE 3", 3)
     assert connection.transaction_status == IN_TRANSACTION

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .occ import classify_occ as classify_occ
     from .occ import is_occ_error as is_occ_error
     from .options import ConnectOptions as ConnectOptions
+    from .pool import Pool as Pool
     from .retry import OCCRetryConfig as OCCRetryConfig
     from .token import Token as Token
     from .transaction import Transaction as Transaction
@@ -58,6 +59,7 @@ _MODULES = {
     ),
     "occ": ("OCCConflict", "OCCType", "classify_occ", "is_occ_error"),
     "options": ("ConnectOptions",),
+    "pool": ("Pool",),
     "retry": ("OCCRetryConfig",),
     "token": ("Token",),
     "transaction": ("Transaction",),

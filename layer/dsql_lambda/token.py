@@ -51,9 +51,14 @@ class Token:
     signed_at: float = 0.0
     """The moment (seconds since 1970) of signing."""
 
+    @property
+    def refresh_at(self) -> float:
+        """The moment at which a fifth of its life is left, and a new one should take its place."""
+        return self.expires_at - _REFRESH_SHARE * (self.expires_at - self.signed_at)
+
     def is_fresh(self, now: float) -> bool:
         """Is more than a fifth of its life left?"""
-        return self.expires_at - now > _REFRESH_SHARE * (self.expires_at - self.signed_at)
+        return now < self.refresh_at
 
 
 class Signer:

@@ -1,0 +1,284 @@
+"""`Pool`: shared by threads, first come first served; nothing leaks, and what comes back dirty or dead is replaced."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from dsql_lambda import ConfigError, ConnectError, DeadlineExceeded, OCCRetryConfig, Pool, run_transaction, with_dsql_transaction
+from dsql_lambda.token import Credentials
+
+ADD = "UPDATE accounts SET balance = balance + :amount WHERE id = :id"
+
+
+@pytest.fixture
+def pool_of(options):
+    pools = []
+
+    def pool_of(**more):
+        pools.append(Pool(options, **more))
+        return pools[-1]
+
+    yield pool_of
+    for pool in pools:
+        pool.close(timeout=5)
+
+
+def count(dsql, kind):
+    return sum(event.kind == kind for event in dsql.log)
+
+
+def test_a_connection_is_used_again(dsql, pool_of):
+    """Opened when it is wanted, kept when it comes back."""
+    pool = pool_of()
+    assert pool.statistics.size == 0
+    pids = set()
+    for _ in range(3):
+        with pool.connection() as connection:
+            pids.add(connection.backend_pid)
+            assert connection.run("SELECT 1") == [[1]]
+            assert (pool.statistics.size, pool.statistics.idle) == (1, 0)
+    assert (len(pids), count(dsql, "startup")) == (1, 1)
+    assert (pool.statistics.size, pool.statistics.idle, pool.statistics.opened) == (1, 1, 1)
+
+
+def test_transaction_with_retry_and_the_decorator_and_run_transaction(dsql, pool_of):
+    """The pool is a source of connections for each."""
+    pool = pool_of()
+
+    def add(tx):
+        tx.defer(ADD, amount=1, id=1)
+        return tx.attempt
+
+    @with_dsql_transaction(source=pool)
+    def decorated(tx):
+        return add(tx)
+
+    dsql.conflict_next(2)
+    assert pool.transaction_with_retry(add, OCCRetryConfig(max_attempts=3)) == 3
+    assert run_transaction(add, source=pool) == 1
+    assert decorated() == 1
+    assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["103"]]
+    assert pool.statistics.idle == pool.statistics.size == 1
+
+
+def test_a_lost_connection_is_replaced_for_the_next_attempt(dsql, pool_of):
+    """Nothing was committed; nothing leaks."""
+    pool = pool_of(max_size=1)
+    dsql.cut("before-commit")
+    assert pool.transaction_with_retry(lambda tx: tx.run(ADD, amount=1, id=1) or tx.attempt) == 2
+    assert (pool.statistics.size, pool.statistics.idle, pool.statistics.opened) == (1, 1, 2)
+
+
+def test_what_comes_back_dirty_is_closed(dsql, pool_of):
+    """In a transaction, or with an unread answer; its place is free."""
+    pool = pool_of(max_size=1)
+    with pool.connection() as connection:
+        connection.run("BEGIN")
+    assert connection.is_closed
+    assert pool.statistics.size == 0
+    with pool.connection() as connection:
+        assert connection.run("SELECT 1") == [[1]]
+
+
+@pytest.mark.parametrize("how", ["rst", "fin"])
+def test_what_died_while_it_idled_is_replaced_when_it_is_wanted(dsql, pool_of, how):
+    """By one poll, before it is given out."""
+    pool = pool_of()
+    with pool.connection() as first:
+        pass
+    dsql.close_connections(how)
+    with pool.connection() as second:
+        assert second.run("SELECT 1") == [[1]]
+    assert second is not first
+    assert pool.statistics.size == 1
+
+
+def test_what_is_old_is_replaced(pool_of, wall_clock):
+    """At `max_lifetime` less up to a tenth, by wall clock; when it comes back, or when it is wanted."""
+    pool = pool_of(max_lifetime=100.0, clock=wall_clock.time)
+    with pool.connection() as first:
+        wall_clock.ahead_by += 80
+    with pool.connection() as again:
+        assert again is first
+        wall_clock.ahead_by += 30
+    assert first.is_closed
+    with pool.connection() as second:
+        pass
+    wall_clock.ahead_by += 110
+    with pool.connection() as third:
+        assert third is not second
+    assert pool.statistics.opened == 3
+
+
+def test_connections_that_idled_with_a_stale_one_are_closed_too(dsql, pool_of, wall_clock):
+    """One dead link after a long idle tells of the others."""
+    pool = pool_of(clock=wall_clock.time)
+    with pool.connection(), pool.connection():
+        pass
+    assert pool.statistics.idle == 2
+    wall_clock.ahead_by += 61
+    dsql.cut("before-first-flight")
+    assert pool.transaction_with_retry(lambda tx: tx.attempt) == 1
+    assert (pool.statistics.size, pool.statistics.opened) == (1, 3)
+
+
+def test_an_empty_pool_says_so_after_its_timeout(pool_of):
+    """And what to change."""
+    pool = pool_of(max_size=1, acquire_timeout=0.05)
+    with pool.connection(), pytest.raises(ConnectError, match="no connection of the pool was free for 0.05 s: all 1 are in use"):
+        pool.connection().__enter__()
+    assert pool.statistics.waiting == 0
+    with pool.connection():
+        pass
+
+
+def test_a_deadline_ends_the_waiting_too(pool_of):
+    """`DeadlineExceeded` in the phase `connect`."""
+    pool = pool_of(max_size=1)
+    with pool.connection(), pytest.raises(DeadlineExceeded) as caught:
+        run_transaction(lambda tx: None, source=pool, timeout=0.05)
+    assert caught.value.phase == "connect"
+
+
+def test_first_come_first_served(pool_of):
+    """The order in which threads came is the order in which they get one."""
+    pool = pool_of(max_size=1)
+    order, threads = [], []
+
+    def use(number):
+        with pool.connection():
+            order.append(number)
+
+    with pool.connection():
+        for number in range(8):
+            thread = threading.Thread(target=use, args=(number,))
+            thread.start()
+            threads.append(thread)
+            while pool.statistics.waiting <= number:
+                pass
+    for thread in threads:
+        thread.join()
+    assert order == list(range(8))
+
+
+def test_a_failed_opening_gives_its_place_to_the_next(dsql, pool_of):
+    """Nobody waits for a connection that will never come."""
+    pool = pool_of(max_size=1)
+    dsql.refuse_connections(reason="access")
+    with pytest.raises(ConnectError, match="not authorized"):
+        pool.connection().__enter__()
+    assert pool.statistics.size == 0
+    with pool.connection():
+        pass
+
+
+def test_closing_closes_all_and_waits_for_what_is_out(pool_of):
+    """Idle ones at once; waiting threads are told; one that is out is closed when it comes back."""
+    pool = pool_of(max_size=2)
+    entered, leave = threading.Event(), threading.Event()
+    with pool.connection() as idle:
+        pass
+
+    def hold():
+        with pool.connection() as held, pool.connection() as other:
+            entered.set()
+            leave.wait(5)
+        return held, other
+
+    with ThreadPoolExecutor() as executor:
+        holding = executor.submit(hold)
+        entered.wait(5)
+        waiting = executor.submit(lambda: pool.connection().__enter__())
+        while not pool.statistics.waiting:
+            pass
+        closing = executor.submit(pool.close)
+        with pytest.raises(ConnectError, match="the pool is closed"):
+            waiting.result(5)
+        assert not closing.done()
+        leave.set()
+        closing.result(5)
+        held, other = holding.result(5)
+    assert idle.is_closed
+    assert held.is_closed
+    assert other.is_closed
+    assert pool.statistics.size == 0
+    with pytest.raises(ConnectError, match="the pool is closed"):
+        pool.connection().__enter__()
+    pool.close()
+
+
+def test_min_size_is_kept_open(dsql, pool_of):
+    """Before anybody asks."""
+    pool = pool_of(min_size=3)
+    end = time.monotonic() + 5
+    while pool.statistics.idle < 3 and time.monotonic() < end:
+        pass
+    assert (pool.statistics.size, pool.statistics.idle) == (3, 3)
+
+
+def test_the_token_is_refreshed_in_the_background(dsql, options):
+    """At 80 % of its life: a 1 s token is signed again before anybody connects with the old one; seen at the server's side."""
+    signed = []
+
+    def credentials():
+        signed.append(time.monotonic())
+        return Credentials(access_key="defaultkey", secret_key="defaultsecret")
+
+    with Pool(options, credentials=credentials, token_duration_secs=2) as pool:
+        with pool.connection() as first, pool.connection() as second:
+            assert first.backend_pid != second.backend_pid
+        kept = pool._signer.token()
+        end = time.monotonic() + 10
+        while pool._signer._kept[0] is kept and time.monotonic() < end:
+            threading.Event().wait(0.02)
+        assert pool._signer._kept[0].signed_at > kept.signed_at
+        with pool.connection(), pool.connection(), pool.connection() as third:
+            assert third.run("SELECT 1") == [[1]]
+    assert count(dsql, "refused") == 0
+
+
+def test_in_lambda_there_is_no_thread(pool_of, monkeypatch):
+    """Threads freeze there: tokens are signed on demand."""
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001")
+    pool = pool_of(min_size=1)
+    with pool.connection():
+        assert not [each for each in threading.enumerate() if each.name == "dsql-pool"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_size", 0),
+        ("max_size", 1.5),
+        ("min_size", 11),
+        ("max_lifetime", 0),
+        ("max_lifetime", 3601),
+        ("max_idle", -1),
+        ("acquire_timeout", 0),
+    ],
+)
+def test_a_size_or_time_that_is_none_is_refused(options, field, value):
+    """By name."""
+    with pytest.raises(ConfigError, match=field):
+        Pool(options, **{field: value})
+
+
+def test_many_threads_share_a_few_connections(dsql, pool_of, capsys):
+    """64 threads on a pool of 4, 20,000 transactions: nothing leaked, nobody starved, every connection used again."""
+    pool = pool_of(max_size=4, acquire_timeout=60.0)
+    rounds = 20_000 // 64
+
+    def work(number):
+        for _ in range(rounds):
+            pool.transaction_with_retry(lambda tx: tx.value("SELECT 1"))
+
+    started_at = time.monotonic()
+    with ThreadPoolExecutor(max_workers=64) as executor:
+        list(executor.map(work, range(64)))
+    statistics = pool.statistics
+    with capsys.disabled():
+        print(f"\npool: {64 * rounds} transactions in {time.monotonic() - started_at:.1f} s, {statistics}")
+    assert (statistics.size, statistics.idle, statistics.waiting, statistics.opened) == (4, 4, 0, 4)
+    assert statistics.longest_wait < 60
