@@ -182,6 +182,7 @@ def open_connection(
                 database=options.database,
                 password=token.value,
                 application_name=options.resolved_application_name,
+                startup_params=options.startup_params,
                 sock=link,
                 clock=clock,
             )

@@ -196,7 +196,7 @@ def dial(
     address = options.dial_host, options.port
     if address not in _declined_direct:
         try:
-            return _secured(_opened(address, deadline_at, opener, monotonic), context, options.host, deadline_at, monotonic)
+            return _secured(_opened(address, deadline_at, opener, monotonic), context, options.tls_name, deadline_at, monotonic)
         except ConnectionError:
             pass  # a server that knows no direct TLS: it closes, resets, or answers without ALPN
     sock = _opened(address, deadline_at, opener, monotonic)
@@ -214,9 +214,9 @@ def dial(
             "name the cluster and not another server"
         )
     try:
-        link = _secured(sock, context, options.host, deadline_at, monotonic, is_direct=False)
+        link = _secured(sock, context, options.tls_name, deadline_at, monotonic, is_direct=False)
     except ConnectionError as error:
-        raise ConnectError(f"the TLS handshake with {options.host} failed, so no token was sent: {error}") from error
+        raise ConnectError(f"the TLS handshake with {options.tls_name} failed, so no token was sent: {error}") from error
     _declined_direct.add(address)
     return link
 

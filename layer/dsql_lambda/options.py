@@ -39,6 +39,8 @@ _URL_PARAMETERS = {
     "tokenDurationSecs": "token_duration_secs",
     "ormPrefix": "orm_prefix",
     "hostaddr": "hostaddr",
+    "serverName": "server_name",
+    "clusterId": "cluster_id",
     "application_name": "application_name",
     "connect_timeout": "connect_timeout",
     "sslrootcert": "sslrootcert",
@@ -58,6 +60,10 @@ class ConnectOptions:
     """The cluster's endpoint, or its 26-character id where a region is known. Required."""
     hostaddr: str = ""
     """What to dial instead of `host`, which stays the name that TLS verifies and the token is for (as in libpq)."""
+    server_name: str = ""
+    """The name that TLS sends and verifies, where it is not `host`: with PrivateLink all three may differ."""
+    cluster_id: str = ""
+    """Sent as the startup option `amzn-cluster-id`: what names the cluster behind a PrivateLink endpoint without private DNS."""
     port: int = 5432
     user: str = ADMIN
     """The database role. `admin` gets a DbConnectAdmin token, every other role a DbConnect token."""
@@ -86,13 +92,13 @@ class ConnectOptions:
         for name in _NAMES:
             if getattr(self, name) is None and name != "credentials":
                 object.__setattr__(self, name, _DEFAULTS[name])
-        for name in ("host", "hostaddr"):
+        for name in ("host", "hostaddr", "server_name"):
             object.__setattr__(self, name, _checked_host(name, getattr(self, name)))
         check_number("port", self.port, 1, 65_535, whole=True)
         check_number("token_duration_secs", self.token_duration_secs, 1, LONGEST_TOKEN_SECS, whole=True)
         check_number("connect_timeout", self.connect_timeout, 0, 3600, above=True)
         check_number("probe_after_secs", self.probe_after_secs, 0, 3600)
-        for name in ("user", "database", "region", "profile", "orm_prefix", "application_name", "sslrootcert"):
+        for name in ("user", "database", "cluster_id", "region", "profile", "orm_prefix", "application_name", "sslrootcert"):
             value = getattr(self, name)
             if not isinstance(value, str) or "\0" in value:
                 raise ConfigError(f"{name} is {value!r}: it must be text without a zero character")
@@ -102,6 +108,8 @@ class ConnectOptions:
             raise ConfigError(f"{'database' if self.user else 'user'} is empty: leave it out for the default")
         if not self.host:
             raise ConfigError("no host: set DSQL_HOST (or host=) to the cluster's endpoint or its 26-character id")
+        if self.cluster_id and not is_cluster_id(self.cluster_id):
+            raise ConfigError(f"cluster_id is {self.cluster_id!r}: it must be 26 characters of a-z and 0-9")
         object.__setattr__(self, "region", self._resolve_region())
         if is_cluster_id(self.host):
             object.__setattr__(self, "host", f"{self.host}.dsql.{self.region}.on.aws")
@@ -147,6 +155,16 @@ class ConnectOptions:
     def dial_host(self) -> str:
         """The name or address that the socket is opened to."""
         return self.hostaddr or self.host
+
+    @property
+    def tls_name(self) -> str:
+        """The name that TLS sends (SNI) and verifies."""
+        return self.server_name or self.host
+
+    @property
+    def startup_params(self) -> dict[str, str]:
+        """What the startup message says beside user, database and application name."""
+        return {"options": f"-c amzn-cluster-id={self.cluster_id}"} if self.cluster_id else {}
 
     @property
     def action(self) -> str:
