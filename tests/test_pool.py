@@ -231,8 +231,9 @@ def test_the_token_is_refreshed_in_the_background(dsql, options):
             assert first.backend_pid != second.backend_pid
         kept = pool._signer.token()
         end = time.monotonic() + 10
-        while pool._signer._kept[0] is kept and time.monotonic() < end:
+        while pool._signer._kept and pool._signer._kept[0] is kept and time.monotonic() < end:
             threading.Event().wait(0.02)
+        assert pool._signer._kept
         assert pool._signer._kept[0].signed_at > kept.signed_at
         with pool.connection(), pool.connection(), pool.connection() as third:
             assert third.run("SELECT 1") == [[1]]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsql_lambda import ConnectOptions, Token, TokenError
-from dsql_lambda.token import Credentials, Signer, find_credentials, main, presign
+from dsql_lambda.token import Credentials, Signer, main, presign
 
 HOST = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql.us-east-1.on.aws"
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -93,8 +93,8 @@ def test_an_explicit_profile_beats_the_environments_credentials(tmp_path, monkey
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    assert find_credentials(ConnectOptions(host=HOST, profile="dev")).access_key == "AKIADEV"
-    assert find_credentials(ConnectOptions(host=HOST)).access_key == "AKIAENVIRONMENT"
+    assert Signer(ConnectOptions(host=HOST, profile="dev")).credentials().access_key == "AKIADEV"
+    assert Signer(ConnectOptions(host=HOST)).credentials().access_key == "AKIAENVIRONMENT"
 
 
 def test_an_unknown_profile_is_a_token_error(tmp_path, monkeypatch):
@@ -135,7 +135,7 @@ class Provider:
 )
 def test_given_credentials_of_every_kind_are_read(source, access_key):
     """A session, credentials, a provider, a callable, our own."""
-    assert find_credentials(ConnectOptions(host=HOST, credentials=source)).access_key == access_key
+    assert Signer(ConnectOptions(host=HOST, credentials=source)).credentials().access_key == access_key
 
 
 @pytest.mark.parametrize("source", ["AKIA:secret", 7, lambda: None, botocore.credentials.Credentials("", "")])

@@ -177,8 +177,13 @@ def test_a_conflict_at_a_statement_needs_a_rollback_and_another_attempt(peer_of)
     conflict = error("ERROR", "40001", "schema has been updated by another transaction (OC001)")
     peer = peer_of(BEGUN + conflict + READY_FAILED, message(b"C", b"ROLLBACK\0") + READY)
     attempts = []
+
+    def noted(tx):
+        attempts.append(tx.attempt)
+        update(tx)
+
     with pytest.raises(TransactionError, match="attempts met a conflict.*OC001 .schema."):
-        run(peer, lambda tx: attempts.append(tx.attempt) or update(tx), retry=OCCRetryConfig(max_attempts=2))
+        run(peer, noted, retry=OCCRetryConfig(max_attempts=2))
     assert attempts == [1, 2]
 
 

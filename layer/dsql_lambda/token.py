@@ -75,14 +75,30 @@ class Signer:
         self._clock = clock
         self._environ = environ
         self._kept: tuple[Token, Credentials] | None = None
+        self._chain: Any = None
+
+    def credentials(self) -> Credentials:
+        """What to sign with: given credentials, else a given profile's, else the environment's, else boto3's chain.
+
+        They are read anew at each call, for Lambda and refreshable sources replace them; what boto3's chain found is kept, and
+        refreshes itself. Raises `TokenError`.
+        """
+        options = self._options
+        if options.credentials is not None:
+            return read_credentials(options.credentials)
+        if not options.profile and (found := environment_credentials(self._environ)):
+            return found
+        if self._chain is None:
+            self._chain = chain_credentials(options.profile)
+        return read_credentials(self._chain)
 
     def sign(self, at: float | None = None) -> Token:
         """A fresh token, signed with the credentials of this moment. Raises `TokenError`."""
-        return self._sign(find_credentials(self._options, self._environ), at)
+        return self._sign(self.credentials(), at)
 
     def token(self) -> Token:
         """The kept token, or a fresh one once a fifth of its life is left or the credentials have changed."""
-        credentials = find_credentials(self._options, self._environ)
+        credentials = self.credentials()
         if self._kept and self._kept[1] == credentials and self._kept[0].is_fresh(self._clock()):
             return self._kept[0]
         token = self._sign(credentials, None)
@@ -126,23 +142,16 @@ def presign(  # noqa: PLR0917
     return f"{host}/?{'&'.join(encoded)}&X-Amz-Signature={signature}"
 
 
-def find_credentials(options: ConnectOptions, environ: Mapping[str, str] = os.environ) -> Credentials:
-    """The credentials to sign with: given ones, else a given profile's, else the environment's, else boto3's chain.
-
-    They are read anew at each call, for Lambda and refreshable sources replace them. Raises `TokenError`.
-    """
-    if options.credentials is not None:
-        return _read_given(options.credentials)
-    if not options.profile and environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
-        return Credentials(
-            access_key=environ["AWS_ACCESS_KEY_ID"],
-            secret_key=environ["AWS_SECRET_ACCESS_KEY"],
-            session_token=environ.get("AWS_SESSION_TOKEN", ""),
-        )
-    return _read_chain(options.profile)
+def environment_credentials(environ: Mapping[str, str]) -> Credentials | None:
+    """Those of the execution environment's variables, as Lambda sets them; None if they are not there."""
+    access_key, secret_key = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if not access_key or not secret_key:
+        return None
+    return Credentials(access_key=access_key, secret_key=secret_key, session_token=environ.get("AWS_SESSION_TOKEN", ""))
 
 
-def _read_chain(profile: str) -> Credentials:
+def chain_credentials(profile: str) -> Any:
+    """What boto3's chain finds, in botocore's form: profile, SSO, assumed role, process, container, instance. Raises `TokenError`."""
     wanted = f"profile {profile!r}" if profile else "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"
     try:
         import boto3  # noqa: PLC0415 - 0.2 s of import: only where nothing cheaper answers
@@ -157,11 +166,11 @@ def _read_chain(profile: str) -> Credentials:
         raise TokenError(
             f"no AWS credentials: {wanted}, and boto3's chain found none; give the function an execution role, or set a profile"
         )
-    return _read_given(found)
+    return found
 
 
-def _read_given(source: Any) -> Credentials:
-    """Read any of the kinds that `ConnectOptions.credentials` takes, by what it can do."""
+def read_credentials(source: Any) -> Credentials:
+    """Read any of the kinds that `ConnectOptions.credentials` takes, by what it can do. Raises `TokenError`."""
     try:
         for _ in range(4):  # a callable -> a session -> its credentials -> their frozen values, at most
             if isinstance(source, Credentials):
