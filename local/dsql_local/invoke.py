@@ -7,14 +7,12 @@ to standard output, everything else to standard error.
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from . import sam
 from .application import Function, read_function
+from .interrupts import unwind_on_interrupts
 from .relay import RelayError
 from .rie import Invocation, RieError, RuntimeInterfaceEmulator
 from .server import LocalDsql, SqlError
@@ -26,8 +24,7 @@ __all__ = ["main"]
 def main(argv: list[str]) -> int:
     """Run the command; 0 only if the function answered without an error."""
     options = _options(argv)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupted)
+    unwind_on_interrupts()
     try:
         invocation = _run(options)
     except (sam.SamError, RelayError, RieError, PostgresError, SqlError, OSError, ValueError) as failed:
@@ -46,13 +43,6 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--via", choices=["auto", "sam", "rie"], default="auto", help="sam local invoke, or the emulator alone")
     parser.add_argument("--project", type=Path, default=Path(), help="the folder of template.yaml (default: this one)")
     return parser.parse_args(argv)
-
-
-def _interrupted(number: int, _frame: FrameType | None) -> NoReturn:
-    """End by unwinding, once: a second Ctrl-C must not interrupt the cleaning up."""
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
-    raise SystemExit(128 + number)
 
 
 def _run(options: argparse.Namespace) -> Invocation:

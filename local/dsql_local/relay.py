@@ -28,7 +28,7 @@ class RelayError(Exception):
 class Relay:
     """From `__enter__` to `__exit__`, containers on the bridge reach `127.0.0.1:port` at `host` and `PORT`.
 
-    `engine` is a docker-py client and `image` one that has Python at /var/lang/bin, as Lambda's have; it is pulled if need be.
+    `engine` is a docker-py client and `image` one that is there and has Python at /var/lang/bin, as Lambda's have.
     """
 
     def __init__(self, engine: Any, image: str, port: int) -> None:
@@ -42,20 +42,23 @@ class Relay:
         self.host = ""
 
     def __enter__(self) -> Self:
+        from .interrupts import held_back  # noqa: PLC0415 - not in the container
+
         self._thread.start()
         try:
             listening = asyncio.start_unix_server(self._accept, Path(self._folder.name) / "socket")
             asyncio.run_coroutine_threadsafe(listening, self._loop).result()
-            self._container = self._engine.containers.run(
-                self._image,
-                entrypoint=["/var/lang/bin/python3.13"],
-                command=["-c", Path(__file__).read_text(encoding="utf-8"), "/relay/socket"],
-                volumes={self._folder.name: {"bind": "/relay", "mode": "rw"}},
-                working_dir="/",
-                security_opt=["label=disable"],
-                auto_remove=True,
-                detach=True,
-            )
+            with held_back():
+                self._container = self._engine.containers.run(
+                    self._image,
+                    entrypoint=["/var/lang/bin/python3.13"],
+                    command=["-c", Path(__file__).read_text(encoding="utf-8"), "/relay/socket"],
+                    volumes={self._folder.name: {"bind": "/relay", "mode": "rw"}},
+                    working_dir="/",
+                    security_opt=["label=disable"],
+                    auto_remove=True,
+                    detach=True,
+                )
             if not self._ready.wait(READY_SECONDS):
                 raise RelayError(f"no answer from the relay's container within {READY_SECONDS:.0f} s")
             self._container.reload()

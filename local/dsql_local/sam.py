@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from .interrupts import held_back
 from .relay import PORT, Relay
 from .rie import MARKERS, Invocation, is_error
 
@@ -112,6 +113,10 @@ def _reachable(port: int) -> Iterator[dict[str, str]]:
         return
     if not engine.images.list(filters={"reference": IMAGE}):
         print(f"    pulling {IMAGE}, once; this can take minutes", file=sys.stderr, flush=True)
+        try:
+            engine.images.pull(IMAGE)
+        except sys.modules["docker"].errors.DockerException as error:
+            raise SamError(f"the Docker engine could not pull {IMAGE} ({error}); invoke with VIA=rie") from error
     with Relay(engine, IMAGE, port) as relay:
         yield {"DSQL_HOSTADDR": relay.host, "DSQL_PORT": str(PORT)}
 
@@ -147,23 +152,28 @@ def _running(
     command: list[str], folder: Path, environment: Mapping[str, str], *, stdout: IO[str], stderr: IO[str] | int
 ) -> Iterator[subprocess.Popen[str]]:
     """A command in a session of its own: a Ctrl-C reaches it through us alone, and leaving the block ends all of it."""
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(END_SECONDS)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    process: subprocess.Popen[str] | None = None
+    try:
+        with held_back():
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        yield process
+    finally:
+        if process is not None:
+            with process:  # closes its pipes and reaps it
+                if process.poll() is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGINT)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(END_SECONDS)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
