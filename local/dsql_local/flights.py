@@ -1,8 +1,9 @@
 """Messages as flights, and a flight as the units that the front hands on.
 
-A flight is what a client sends before it waits: everything up to a Sync, a Flush or a simple Query. A unit is the part of
-it that succeeds or fails as one: inside a transaction each statement, outside one a whole run of statements (PostgreSQL's
-implicit transaction), and every BEGIN, COMMIT and ROLLBACK by itself. Pure values; the sockets are elsewhere.
+A flight is what a client sends before it waits: everything up to a Sync, a simple Query, or a Flush with nothing behind it.
+A unit is the part of it that succeeds or fails as one: inside a transaction each statement, outside one a whole run of
+statements (PostgreSQL's implicit transaction), and every BEGIN, COMMIT and ROLLBACK by itself. Pure values; the sockets are
+elsewhere.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -146,10 +147,15 @@ class Flights:
         self._statements: dict[str, str] = {}
         self._portals: dict[str, str] = {}
 
-    def feed(self, message: Message) -> Flight | None:
-        """Take one message of the client; the flight that it completes, if it does."""
+    def feed(self, message: Message, *, more: bool = False) -> Flight | None:
+        """Take one message of the client; the flight that it completes, if it does.
+
+        `more` says that the client has sent further messages with it: then a Flush is not what it waits for.
+        """
         if message.kind in (b"Q", b"F"):
             return self._close("query", self._query(message))
+        if message.kind == b"H" and more:
+            return None
         if message.kind in (b"S", b"H"):
             return self._close("sync" if message.kind == b"S" else "flush", ())
         if message.kind in (b"d", b"c", b"f"):

@@ -205,7 +205,7 @@ class Connection:
             message = await self._link.receive()
             if message.kind == b"X":
                 raise Gone
-            flight = self._flights.feed(message)
+            flight = self._flights.feed(message, more=self._link.has_more)
             if flight is None:
                 continue
             self._note("flight", messages=flight.messages, statements=flight.statements)

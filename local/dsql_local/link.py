@@ -147,6 +147,11 @@ class Link:
             self._inbox.extend(self._splitter.feed(data))
         return self._inbox.popleft()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether a further message has come already."""
+        return bool(self._inbox)
+
     def write(self, data: bytes) -> None:
         """Take bytes for the client; they wait for `drain`, so that one answer is one piece."""
         self._outbox += data

@@ -16,7 +16,7 @@ EventKind = Literal[
     "startup",  # the startup packet came through TLS: user, database, application_name
     "password",  # a token arrived
     "refused",  # the connection was refused: sqlstate, reason
-    "flight",  # messages up to a Sync, a Flush or a simple Query: messages, statements
+    "flight",  # messages up to a Sync, a simple Query, or a Flush with nothing behind it: messages, statements
     "conflict",  # a transaction was found to have lost, or `conflict_next` said so: code, reason
     "unavailable",  # XX000 was answered: applied
     "cut",  # a fault cut the link: at, how, applied

@@ -104,6 +104,9 @@ class Client:
     def receive(self) -> Message:
         while not self.inbox:
             try:
+                # Python 3.12.1's ssl shows a reset as the end of the stream, so the bare socket is asked first.
+                if not (isinstance(self.link, ssl.SSLSocket) and self.link.pending()):
+                    socket.socket.recv(self.link, 1, socket.MSG_PEEK)
                 data = self.link.recv(65536)
             except ConnectionResetError:
                 raise Lost("rst") from None

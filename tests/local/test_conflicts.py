@@ -1,5 +1,7 @@
 """Conflicts as DSQL has them: no waiting for locks, the earliest COMMIT wins, the loser's COMMIT answers OC000."""
 
+import random
+import threading
 import time
 
 import pytest
@@ -314,6 +316,29 @@ def test_a_suspended_copy_is_done_again(dsql, pair):
     second.run("ROLLBACK")
     first.run("COMMIT")
     assert balances(dsql) == [101, 100, 100, 80]
+
+
+# --- Many at once ---
+
+
+def test_many_threads_on_few_rows(dsql, connect):
+    """Eight clients at once: every statement answers, only COMMITs lose, and each increment that committed is there."""
+    outcomes: list[list[str]] = []
+
+    def work(seed):
+        client, order = connect(), random.Random(seed)
+        for _ in range(8):
+            row, other = order.choices((1, 2, 3), k=2)
+            outcomes.append(client.flight("BEGIN", ONE.format(1, row)) + client.flight(ONE.format(1, other), "COMMIT"))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {tuple(outcome[:3]) for outcome in outcomes} == {("BEGIN", "UPDATE 1", "UPDATE 1")}
+    assert {outcome[3] for outcome in outcomes} <= {"COMMIT", "40001"}
+    assert (len(outcomes), sum(balances(dsql))) == (64, 300 + 2 * sum(outcome[3] == "COMMIT" for outcome in outcomes))
 
 
 # --- Any order ---

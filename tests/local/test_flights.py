@@ -74,6 +74,16 @@ def test_a_flush_ends_a_flight_too():
     assert (first.ending, first.statements, second.ending, second.statements) == ("flush", (), "sync", ("SELECT 1",))
 
 
+def test_a_flush_with_a_sync_behind_it_ends_nothing():
+    """A Flush that the client does not wait for is not a flight of its own."""
+    flights = Flights()
+    assert flights.feed(parse("", "SELECT 1")) is None
+    assert flights.feed(FLUSH, more=True) is None
+    flight = flights.feed(SYNC)
+    assert flight is not None
+    assert flight.messages == ("Parse", "Sync")
+
+
 def test_executing_again_prepares_nothing_again():
     """A named statement outlives a rollback, so its Parse and Close are left out; the unnamed one is parsed anew."""
     unit = Unit((parse("s", "x"), parse("", "y"), bind("", "s"), execute(""), close_statement("s")), ("x",))
