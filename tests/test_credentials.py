@@ -43,7 +43,8 @@ def aws(tmp_path, monkeypatch):
 @pytest.fixture
 def endpoint():
     """A server that answers paths with texts, and keeps what it was asked and with which authorization."""
-    answers, asked = {}, []
+    answers: dict[str, str] = {}
+    asked = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -54,7 +55,8 @@ def endpoint():
             self.end_headers()
             self.wfile.write(body.encode())
 
-        do_PUT = do_GET
+        def do_PUT(self):
+            self.do_GET()
 
         def log_message(self, *args):
             """Says nothing."""
@@ -110,7 +112,8 @@ def test_an_assumed_role(aws, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://{host}:{port}")
         aws(
             credentials=BASE,
-            config="[profile assumed]\nrole_arn = arn:aws:iam::123456789012:role/app\nsource_profile = base\nregion = us-east-1\n",
+            config="[profile assumed]\nregion = us-east-1\nsource_profile = base\n"
+            "role_arn = arn:aws:iam::123456789012:role/app\n",
         )
         signer = Signer(ConnectOptions(host=HOST, profile="assumed"))
         first, second = signer.credentials(), signer.credentials()

@@ -95,6 +95,24 @@ def test_what_died_while_it_idled_is_replaced_when_it_is_wanted(dsql, pool_of, h
     assert pool.statistics.size == 1
 
 
+def test_each_new_connection_is_configured(pool_of):
+    """Before it is used; a failure there closes it and is raised."""
+    pool = pool_of(configure=lambda connection: connection.run("SET search_path = 'elsewhere'"))
+    with pool.connection() as connection:
+        assert connection.run("SHOW search_path") == [["elsewhere"]]
+    opened = []
+
+    def refuse(connection):
+        opened.append(connection)
+        raise ZeroDivisionError
+
+    pool = pool_of(configure=refuse)
+    with pytest.raises(ZeroDivisionError):
+        pool.connection().__enter__()
+    assert opened[0].is_closed
+    assert pool.statistics.size == 0
+
+
 def test_what_is_old_is_replaced(pool_of, wall_clock):
     """At `max_lifetime` less up to a tenth, by wall clock; when it comes back, or when it is wanted."""
     pool = pool_of(max_lifetime=100.0, clock=wall_clock.time)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from .attempt import random_number, run_in_transaction
 from .errors import ConnectError, DeadlineExceeded, TransactionError
@@ -31,6 +31,9 @@ _AGE_JITTER_SECONDS = 300.0  # so that environments that started together don't 
 
 class Connection(Wire):
     """A `pg8000.native.Connection` to DSQL, with transactions. `connect` opens one; the constructor takes pg8000's arguments."""
+
+    def __enter__(self) -> Self:
+        return self
 
     def transaction_with_retry(self, function: Callable[[Transaction], T], retry: OCCRetryConfig | None = None) -> T:
         """Run `function(tx)` in a transaction on this connection, again when DSQL reports a conflict.

@@ -69,7 +69,8 @@ class Pool:
     `target` and keywords are those of `connect`. `min_size` connections are kept open; `max_lifetime` (seconds, less up to
     a tenth of jitter) and `max_idle` (seconds) say when one is replaced or closed; one that comes back dirty or dead is closed,
     and replaced when it is wanted. `acquire_timeout` (seconds) is how long a thread waits for a connection before
-    `ConnectError`. Raises `ConfigError` for a size or time that is none; a connection is opened when it is wanted.
+    `ConnectError`; `configure(connection)` is called for each new one before it is used. Raises `ConfigError` for a size or
+    time that is none; a connection is opened when it is wanted.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Pool:
         max_lifetime: float = MAX_AGE_SECONDS,
         max_idle: float = 600.0,
         acquire_timeout: float = 30.0,
+        configure: Callable[[Connection], None] | None = None,
         opener: Opener = socket.create_connection,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -99,6 +101,7 @@ class Pool:
         self._max_lifetime = max_lifetime
         self._max_idle = max_idle
         self._acquire_timeout = acquire_timeout
+        self._configure = configure
         self._opener = opener
         self._clock = clock
         self._monotonic = monotonic
@@ -273,6 +276,7 @@ class Pool:
                 sleep=self._sleep,
                 random=self._random,
             )
+            self._configured(connection)
         except BaseException:
             with self._lock:
                 self._pass_on(None)
@@ -281,6 +285,15 @@ class Pool:
             self._opened += 1
             self._expires_at[connection] = connection.opened_at + self._max_lifetime * (1 - _JITTER * self._random())
         return connection
+
+    def _configured(self, connection: Connection) -> None:
+        if self._configure is None:
+            return
+        try:
+            self._configure(connection)
+        except BaseException:
+            connection.close()
+            raise
 
     def _is_of_no_use(self, connection: Connection) -> bool:
         """Judged without a round trip, just before it is given out."""

@@ -1,0 +1,47 @@
+"""Each example runs, with a cluster's endpoint set and with no setting at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+LAST_LINES = {"example_preferred.py": "done", "example_no_connection_pool.py": "visits: 3"}
+
+
+def run(name, environment):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_every_example_is_run():
+    """None is forgotten."""
+    assert {path.name for path in EXAMPLES.glob("example_*.py")} == set(LAST_LINES)
+
+
+@pytest.mark.parametrize("name", LAST_LINES)
+def test_an_example_runs_on_a_cluster(dsql, name):
+    """By CLUSTER_ENDPOINT, as AWS's own samples do it."""
+    environment = {**os.environ, **dsql.environment, "CLUSTER_ENDPOINT": dsql.endpoint}
+    del environment["DSQL_HOST"]
+    assert run(name, environment)[-1] == LAST_LINES[name]
+    assert any(event.kind == "flight" for event in dsql.log)
+
+
+@pytest.mark.parametrize("name", LAST_LINES)
+def test_an_example_runs_with_no_setting_at_all(name):
+    """On a local DSQL of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DSQL_", "CLUSTER_"))}
+    lines = run(name, environment)
+    assert lines[0].startswith("no CLUSTER_ENDPOINT: this runs on a local DSQL")
+    assert lines[-1] == LAST_LINES[name]

@@ -1,0 +1,46 @@
+"""The typed API, as type checkers see it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+API = Path(__file__).parent / "typing" / "api.py"
+ROOT = Path(__file__).parents[1]
+
+
+def test_mypy_accepts_the_usage():
+    """Strictly."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", str(API)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_pyright_accepts_the_usage(tmp_path):
+    """By its checker as basedpyright carries it, which needs no download."""
+    (tmp_path / "pyrightconfig.json").write_text(
+        json.dumps({"include": [str(API)], "typeCheckingMode": "standard", "extraPaths": [str(ROOT / "layer")]})
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "basedpyright", "-p", str(tmp_path), "--pythonpath", sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_wrong_use_is_refused(tmp_path):
+    """So that the check above can fail."""
+    (tmp_path / "wrong.py").write_text(
+        "from dsql_lambda import run_transaction\nx: str = run_transaction(lambda tx: tx.attempt)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", str(tmp_path / "wrong.py")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert "Incompatible types" in done.stdout or "incompatible type" in done.stdout

@@ -1,0 +1,97 @@
+"""How the public names are used, for type checkers: this file is checked by mypy and pyright and never run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, assert_type
+
+from aws_lambda_powertools import Logger
+
+from dsql_lambda import (
+    Connection,
+    ConnectOptions,
+    DatabaseError,
+    OCCConflict,
+    OCCRetryConfig,
+    OCCRetryExhausted,
+    OCCType,
+    Pool,
+    Token,
+    Transaction,
+    cached_connection,
+    classify_occ,
+    connect,
+    is_occ_error,
+    retry_on_occ,
+    run_transaction,
+    with_dsql_transaction,
+)
+
+
+@with_dsql_transaction
+def bare(event: dict[str, Any], context: object, tx: Transaction) -> int:
+    """Keeps its return type."""
+    assert_type(tx.run("SELECT 1"), list[list[Any]])
+    assert_type(tx.rows("SELECT :a", a=1), list[dict[str, Any]])
+    assert_type(tx.row("SELECT 1"), dict[str, Any] | None)
+    assert_type(tx.stream("SELECT 1"), Iterator[dict[str, Any]])
+    assert_type(tx.defer("SELECT 1", expect_rows=1), None)
+    assert_type(tx.attempt, int)
+    return 1
+
+
+@with_dsql_transaction(retry=OCCRetryConfig(max_attempts=5), read_only=True, timeout=5.0, logger=Logger())
+def called(number: int, tx: Transaction) -> str:
+    """Called with options."""
+    return str(number)
+
+
+assert_type(bare({}, None), int)
+assert_type(called(1), str)
+
+
+class Accounts:
+    """A method is decorated as a function is."""
+
+    @with_dsql_transaction(options=ConnectOptions(host="a" * 26, region="us-east-1"))
+    def add(self, amount: int, tx: Transaction) -> int:
+        """Adds."""
+        return int(tx.value("SELECT :amount", amount=amount))
+
+
+def everything_else() -> None:
+    """Functions and values."""
+    assert_type(run_transaction(lambda tx: tx.attempt), int)
+    assert_type(retry_on_occ(lambda: "done"), str)
+    options = ConnectOptions.from_url("postgres://admin@host/postgres", port=5433)
+    assert_type(options, ConnectOptions)
+    assert_type(options.replace(port=1), ConnectOptions)
+    assert_type(ConnectOptions.from_env(), ConnectOptions)
+    assert_type(options.token(), Token)
+    assert_type(options.token(at=0.0).expires_at, float)
+    assert_type(cached_connection(), Connection)
+    with connect(options) as connection:
+        assert_type(connection, Connection)
+        assert_type(connection.transaction_with_retry(lambda tx: tx.attempt), int)
+        with connection.transaction(read_only=True) as tx:
+            assert_type(tx, Transaction)
+        run_transaction(lambda tx: None, source=connection)
+    with Pool(options, max_size=2) as pool:
+        assert_type(pool, Pool)
+        assert_type(pool.transaction_with_retry(lambda tx: "value"), str)
+        with pool.connection() as connection:
+            assert_type(connection, Connection)
+        assert_type(pool.statistics.idle, int)
+        run_transaction(lambda tx: None, source=pool)
+    try:
+        run_transaction(lambda tx: None)
+    except OCCRetryExhausted as error:
+        assert_type(error.attempts, int)
+        assert_type(error.elapsed, float)
+    except DatabaseError as error:
+        assert_type(error.sqlstate, str)
+        assert_type(is_occ_error(error), bool)
+        conflict = classify_occ(error)
+        assert_type(conflict, OCCConflict | None)
+        if conflict is not None:
+            assert_type(conflict.type, OCCType)
