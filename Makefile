@@ -16,7 +16,7 @@ CONFLICTS ?= 0
 ARGS ?=
 
 VENV := .venv
-PYTHON := $(abspath $(VENV))/bin/python
+PYTHON := $(CURDIR)/$(VENV)/bin/python
 READY := $(VENV)/.ready
 unexport PYTHONPATH PYTHONHOME
 export SAM_CLI_TELEMETRY := 0
@@ -32,35 +32,35 @@ help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 invoke: $(READY) ## run a function with the layer on a local DSQL (VIA= FUNCTION= EVENT= CONFLICTS=)
-	@exec $(PYTHON) -m dsql_local invoke --via '$(VIA)' --function '$(FUNCTION)' --event '$(EVENT)' --conflicts '$(CONFLICTS)'
+	@exec "$(PYTHON)" -m dsql_local invoke --via '$(VIA)' --function '$(FUNCTION)' --event '$(EVENT)' --conflicts '$(CONFLICTS)'
 
 build: $(READY) ## build the layer and the functions, and print the layer's size
-	@$(PYTHON) -m samcli build
+	@"$(PYTHON)" -m samcli build
 	@for layer in DsqlLayer DsqlLayerWithoutPowertools; do \
-		size=$$(cd .aws-sam/build/$$layer && $(PYTHON) -c "import shutil, tempfile, os; d = tempfile.mkdtemp(); \
+		size=$$(cd .aws-sam/build/$$layer && "$(PYTHON)" -c "import shutil, tempfile, os; d = tempfile.mkdtemp(); \
 			z = shutil.make_archive(d + '/layer', 'zip', '.'); print(os.path.getsize(z)); shutil.rmtree(d)"); \
 		echo "$$layer: $$size bytes zipped"; \
 	done
 
 test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 makes the steps that need Docker fail instead of skip (ARGS=)
-	@exec $(PYTHON) -m pytest $(ARGS)
+	@exec "$(PYTHON)" -m pytest $(ARGS)
 
 lint: $(READY) ## ruff, its formatter
-	@$(PYTHON) -m ruff check .
-	@$(PYTHON) -m ruff format --check .
+	@"$(PYTHON)" -m ruff check .
+	@"$(PYTHON)" -m ruff format --check .
 
 types: $(READY) ## mypy --strict
-	@$(PYTHON) -m mypy
+	@"$(PYTHON)" -m mypy
 
 validate: $(READY) ## sam validate --lint
-	@$(PYTHON) -m samcli validate --lint
+	@"$(PYTHON)" -m samcli validate --lint
 
 check: lint types validate test ## all of the above
 
 pins: $(READY) ## resolve the layer's requirements anew
-	@$(PYTHON) -m pip install --quiet pip-tools
+	@"$(PYTHON)" -m pip install --quiet pip-tools
 	@cd layer && for form in requirements requirements-without-powertools; do \
-		CUSTOM_COMPILE_COMMAND="make pins" $(PYTHON) -m piptools compile --quiet --upgrade --generate-hashes --strip-extras \
+		CUSTOM_COMPILE_COMMAND="make pins" "$(PYTHON)" -m piptools compile --quiet --upgrade --generate-hashes --strip-extras \
 			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$form.txt $$form.in; \
 	done
 
@@ -70,7 +70,7 @@ clean: ## remove what these commands made
 $(READY): pyproject.toml local/pyproject.toml $(VENV)/.made
 	@echo "==> installing the project and its tools into $(VENV); the first time takes a minute" >&2
 	@set -eu -o pipefail; \
-	PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install --progress-bar off --prefer-binary -e '.[dev]' -e './local[sam]' \
+	PIP_ROOT_USER_ACTION=ignore "$(PYTHON)" -m pip install --progress-bar off --prefer-binary -e '.[dev]' -e './local[sam]' \
 		| while read -r verb rest; do \
 			case "$$verb" in Collecting|Downloading|Building|Installing) echo "    $$verb $${rest%% *}" >&2;; esac; \
 		done
