@@ -50,8 +50,8 @@ class Refusal:
 
 
 REFUSALS: Mapping[str, Refusal] = {
-    "rate": Refusal("53400", "unable to accept connection, rate exceeded"),
-    "connections": Refusal("53300", "unable to accept connection, too many open connections"),
+    "rate": Refusal("53400", "Unable to accept connection, rate exceeded."),
+    "connections": Refusal("53300", "Unable to accept connection, too many open connections."),
     "waking": Refusal("08006", "unable to accept connection, waking up cluster, please retry later"),
 }
 ACCESS_DENIED = "unable to accept connection, access denied"

@@ -34,7 +34,6 @@ __all__ = [
     "query",
     "ready",
     "startup",
-    "tagged",
 ]
 
 # Codes that stand where a startup packet has its protocol version.
@@ -191,11 +190,6 @@ def error_fields(message: Message) -> dict[str, str]:
 def ready(status: bytes) -> Message:
     """ReadyForQuery with the transaction status I, T or E."""
     return Message(b"Z", status)
-
-
-def tagged(tag: str) -> Message:
-    """CommandComplete."""
-    return Message(b"C", _texts(tag))
 
 
 def data_row(message: Message) -> list[bytes | None]:

@@ -96,7 +96,8 @@ class Session:
             return await self._commit(unit, client)
         if kind.controls:
             succeeded = await self._pass_on(unit, client)
-            self._transaction = self._new_transaction()
+            if kind is not Kind.BEGIN or status == b"I":  # BEGIN in a transaction is only a warning
+                self._transaction = self._new_transaction()
             return succeeded
         if kind is Kind.SAVEPOINT:
             return await self._refuse_savepoint(unit, client)

@@ -86,6 +86,44 @@ def test_a_suspended_transaction_notices_nothing(dsql, pair):
     assert (balances(dsql), reasons(dsql)) == ([101, 101, 100], [])
 
 
+def test_a_second_begin_changes_nothing(dsql, pair):
+    """BEGIN inside a transaction is PostgreSQL's warning; what was written before it still steps aside and still commits."""
+    begin(pair[0])
+    add(pair[0], 1)
+    pair[0].run("BEGIN")
+    add(pair[0], 1, account=2)
+    begin(pair[1])
+    add(pair[1], 10)
+    pair[1].run("ROLLBACK")
+    pair[0].run("COMMIT")
+    assert balances(dsql) == [101, 101, 100]
+
+
+def test_a_chained_commit_begins_anew(dsql, pair):
+    """After COMMIT AND CHAIN the next transaction is suspended and executed again by itself."""
+    begin(pair[0])
+    add(pair[0], 1)
+    pair[0].run("COMMIT AND CHAIN")
+    add(pair[0], 1)
+    begin(pair[1])
+    add(pair[1], 10)
+    pair[0].run("COMMIT")
+    assert pair[1].error("COMMIT") == OC000
+    assert balances(dsql)[0] == 102
+
+
+def test_a_long_transaction_steps_aside(dsql, pair):
+    """Hundreds of statements are no obstacle to being suspended, executed again and committed."""
+    begin(*pair)
+    for number in range(300):
+        pair[0].run(f"INSERT INTO accounts VALUES ({number + 10}, 1)")
+    add(pair[0], 1)
+    add(pair[1], 10)
+    pair[0].run("COMMIT")
+    assert pair[1].error("COMMIT") == OC000
+    assert (len(balances(dsql)), balances(dsql)[0]) == (303, 101)
+
+
 def test_writers_in_opposite_order(dsql, pair):
     """Two transactions that take two rows crosswise do not deadlock: one of them commits."""
     first, second = pair
