@@ -63,7 +63,7 @@ def commands(*statements: str) -> bytes:
 def _command(sql: str, copied: bytes | None = None) -> bytes:
     data = () if copied is None else (Message(b"d", copied), Message(b"c"))
     run = (parse(_OURS, sql), bind(_OURS, _OURS), execute(_OURS), *data, close_portal(_OURS), close_statement(_OURS))
-    return joined((close_statement(_OURS), *run))
+    return joined((close_portal(_OURS), close_statement(_OURS), *run))  # a failed one may have left both
 
 
 class Backend:

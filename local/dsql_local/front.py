@@ -15,7 +15,7 @@ from typing import Any
 from . import access_token
 from .answers import NO_SNI, PLAINTEXT, REFUSALS, Refusal, access_denied, foreign_sni, not_authorized
 from .authority import Authority
-from .backend import Backend, BackendLost, StartupRefused
+from .backend import Backend, BackendLost, CommandFailed, StartupRefused
 from .faults import Cut, Faults, How
 from .flights import Flight, Flights
 from .identity import Identity
@@ -116,8 +116,8 @@ class Connection:
             await self._link.refuse_plaintext(PLAINTEXT.answer)
         except HandshakeFailed as failed:
             self._note("tls_failed", reason=str(failed))
-        except BackendLost:
-            self._ended_by = "backend"
+        except (BackendLost, CommandFailed) as failed:
+            self._ended_by = f"backend: {failed}"
         except (Gone, TimeoutError):
             pass
         finally:

@@ -74,7 +74,7 @@ class Rivals:
 
     async def _clear_way(self, pid: int, over: asyncio.Event) -> None:
         pause = PATIENCE
-        with contextlib.suppress(BackendLost, CommandFailed):
+        with contextlib.suppress(BackendLost, CommandFailed):  # of the control connection: PostgreSQL is ending
             while not over.is_set():
                 for blocker in await self._blockers(pid):
                     rival = self._rivals.get(blocker)

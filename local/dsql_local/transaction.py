@@ -46,6 +46,9 @@ class Done:
     digest: bytes
 
 
+Dumped = dict[Table, bytes]
+
+
 def _writes(unit: Unit) -> bool:
     return unit.function_call or any(may_write(statement) for statement in unit.statements)
 
@@ -58,7 +61,7 @@ class Transaction:
         self._note_loss = lost
         self._started = False
         self._done: list[Done] = []
-        self._dumped: dict[Table, bytes] = {}
+        self._dumped: Dumped | None = {}
         self.standing = Standing.OPEN
 
     async def execute(self, unit: Unit, client: Client) -> bool:
@@ -93,7 +96,7 @@ class Transaction:
             await self._roll_back()
             self.standing = Standing.LOST
             return
-        self._dumped = await dump(self._backend, await locked_tables(self._backend))
+        self._dumped = await self._dump(await locked_tables(self._backend))
         await self._roll_back()
         self.standing = Standing.SUSPENDED
 
@@ -111,8 +114,14 @@ class Transaction:
         self._started = True
         reply = await carry(self._backend, unit, client, hold=True, copying=not again)
         if writes and reply.error is None and any(locks_for_update(statement) for statement in unit.statements):
-            await touch_locked_rows(self._backend)
+            await self._count_as_written()
         return reply
+
+    async def _count_as_written(self) -> None:
+        try:
+            await touch_locked_rows(self._backend)
+        except CommandFailed:  # then the lock is given up: it would count for nothing, and the client has its rows
+            await self._backend.run(f"ROLLBACK TO {_LAST}")
 
     async def _roll_back(self) -> None:
         await self._backend.run(f"ROLLBACK TO {_START}")
@@ -136,22 +145,32 @@ class Transaction:
     async def _doom_at(self, unit: Unit, client: Client) -> bool:
         """The unit met a rival that has committed: go on as if it had not."""
         await self._backend.run(f"ROLLBACK TO {_LAST}")
-        dumped = await dump(self._backend, await self._tables_of(unit) | await locked_tables(self._backend))
+        dumped = await self._dump(await self._tables_of(unit) | await locked_tables(self._backend))
         await self._doom(dumped, "a rival committed first")
         return await self._refuse(client) if self.standing is Standing.LOST else await self._execute_on_shadow(unit, client)
 
-    async def _doom(self, dumped: dict[Table, bytes], reason: str) -> None:
+    async def _doom(self, dumped: Dumped | None, reason: str) -> None:
         await self._roll_back()
         self._note_loss(reason)
         self.standing = Standing.DOOMED
         await self._load(dumped)
 
-    async def _load(self, dumped: dict[Table, bytes]) -> None:
+    async def _dump(self, tables: set[Table]) -> Dumped | None:
+        """The tables' rows; None if this role may not read them, and the transaction must be rolled back."""
         try:
-            await load(self._backend, dumped)
+            return await dump(self._backend, tables)
         except CommandFailed:
-            await self._roll_back()
-            self.standing = Standing.LOST
+            return None
+
+    async def _load(self, dumped: Dumped | None) -> None:
+        try:
+            if dumped is not None:
+                await load(self._backend, dumped)
+                return
+        except CommandFailed:
+            pass
+        await self._roll_back()
+        self.standing = Standing.LOST
 
     async def _tables_of(self, unit: Unit) -> set[Table]:
         """The real tables that a unit may write to, by the names that stand in it."""
@@ -161,7 +180,7 @@ class Transaction:
     async def _execute_on_shadow(self, unit: Unit, client: Client) -> bool:
         more = await self._tables_of(unit)
         if more:
-            await self._load(await dump(self._backend, more))
+            await self._load(await self._dump(more))
             if self.standing is Standing.LOST:
                 return await self._refuse(client)
         reply = await self._attempt_on_shadow(unit, client)
@@ -176,9 +195,8 @@ class Transaction:
     async def _tell_violation(self, unit: Unit, reply: Reply, client: Client) -> bool:
         """A unique violation: by a row that it sees, an error; by one that a rival committed meanwhile, a conflict."""
         await self._backend.run(f"ROLLBACK TO {_LAST}")
-        seen = await dump(self._backend, await self._tables_of(unit))
         try:
-            await load(self._backend, seen)
+            await load(self._backend, await dump(self._backend, await self._tables_of(unit)))
         except CommandFailed:
             return reply.give(client)
         trial = await self._attempt_on_shadow(unit, NoClient())
