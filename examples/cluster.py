@@ -1,4 +1,4 @@
-"""Where the examples run: on the cluster that CLUSTER_ENDPOINT or DSQL_HOST names, else on a local DSQL for as long as they run."""
+"""Where the examples run: on the cluster that CLUSTER_ENDPOINT or DSQL_HOST names, else on a local DSQL while they run."""
 
 from __future__ import annotations
 

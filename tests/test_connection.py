@@ -35,7 +35,7 @@ def connection(options):
 def opened(options, **more):
     """Open one, noting the waits instead of waiting."""
     waits: list[float] = []
-    connection = open_connection(options, Signer(options), sleep=waits.append, random=lambda: 0.5, **more)
+    connection = open_connection(Connection, options, Signer(options), sleep=waits.append, random=lambda: 0.5, **more)
     connection.close()
     return waits
 
@@ -268,7 +268,7 @@ def test_an_expired_token_is_signed_again_once(dsql, options):
     opened(options)
     late = Signer(options, clock=lambda: time.time() - 3600)
     with pytest.raises(ConnectError, match="Signature expired.*check this machine's clock"):
-        open_connection(options, late)
+        open_connection(Connection, options, late)
     assert sum(event.kind == "password" for event in dsql.log) == 4
 
 

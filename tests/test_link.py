@@ -12,8 +12,9 @@ import trustme
 
 from dsql_lambda import ConfigError, ConnectError, ConnectOptions, connect
 from dsql_lambda import link as link_module
+from dsql_lambda.connection import Connection, open_connection
 from dsql_lambda.link import NEVER, DeadlineReached, Link, dial
-from dsql_lambda.token import Credentials
+from dsql_lambda.token import Credentials, Signer
 
 HOST = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql.us-east-1.on.aws"
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
@@ -333,3 +334,45 @@ def test_a_broken_link_keeps_no_token_in_its_buffers(pair):
     with pytest.raises(OSError):
         link.flush()
     assert b"password" not in bytes(link._outgoing)
+
+
+# PrivateLink
+
+
+def test_three_names_may_differ(serve, options_for):
+    """What is dialled, what TLS sends and verifies, and what the token is signed for; and the cluster's id in the startup."""
+    dialled = []
+
+    def opener(address, timeout):
+        dialled.append(address)
+        return socket.create_connection(("127.0.0.1", server.port), timeout)
+
+    def talk(secured):
+        startup.append(secured.recv(65_536))
+        secured.sendall(b"R" + (8).to_bytes(4, "big") + (3).to_bytes(4, "big"))
+        startup.append(secured.recv(65_536))
+
+    startup: list[bytes] = []
+    private = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql-fnh4.us-east-1.on.aws"
+    server = serve(name=private, talk=talk)
+    options = options_for(
+        server,
+        host=HOST,
+        server_name=private,
+        hostaddr="vpce-0a1b2c.dsql-fnh4.us-east-1.vpce.amazonaws.com",
+        cluster_id="a1b2c3d4e5f6g7h8i9j0k1l2m3",
+    )
+    with pytest.raises(ConnectError, match="closed the connection while it was being opened"):
+        open_connection(Connection, options, Signer(options), opener=opener)
+    assert dialled == [("vpce-0a1b2c.dsql-fnh4.us-east-1.vpce.amazonaws.com", server.port)]
+    assert server.names == [private]
+    assert b"options\0-c amzn-cluster-id=a1b2c3d4e5f6g7h8i9j0k1l2m3\0" in startup[0]
+    assert startup[1][5:].startswith(f"{HOST}/?Action=DbConnectAdmin&".encode())
+
+
+def test_a_private_name_without_anything_else(serve, options_for):
+    """With private DNS one name is all three."""
+    private = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql-fnh4.us-east-1.on.aws"
+    server = serve(name=private)
+    dial(options_for(server, host=private), NEVER).close()
+    assert server.names == [private]

@@ -30,6 +30,60 @@ def test_a_full_endpoint_is_all_it_takes():
     assert (options.token_duration_secs, options.action, options.dial_host) == (900, "DbConnectAdmin", HOST)
 
 
+EXAMPLE = "example.dsql.us-east-1.on.aws"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        # The connector's own cases.
+        (f"postgres://admin@{EXAMPLE}:5432/postgres", {"host": EXAMPLE, "user": "admin", "port": 5432, "database": "postgres"}),
+        ("postgres://admin@example.dsql.us-west-2.on.aws/postgres?region=us-west-2", {"region": "us-west-2"}),
+        (f"postgres://admin@{EXAMPLE}/postgres?profile=dev", {"profile": "dev"}),
+        (f"postgres://admin@{EXAMPLE}/postgres?region=us-east-1&profile=prod", {"region": "us-east-1", "profile": "prod"}),
+        (f"postgresql://admin@{EXAMPLE}/postgres", {"host": EXAMPLE, "user": "admin"}),
+        (
+            f"postgres://admin@{EXAMPLE}/postgres?tokenDurationSecs=900&ormPrefix=myapp",
+            {"token_duration_secs": 900, "orm_prefix": "myapp", "resolved_application_name": f"myapp:dsql-lambda/{__version__}"},
+        ),
+        (
+            "postgres://admin@abcdefghijklmnopqrstuvwxyz/postgres?region=us-east-1",
+            {"host": "abcdefghijklmnopqrstuvwxyz.dsql.us-east-1.on.aws"},
+        ),
+        ("postgres://admin@foo0bar1baz2quux3quuux4.dsql.us-east-1.on.aws/postgres", {"region": "us-east-1"}),
+        # What may be left out.
+        (f"postgres://{HOST}/", {"database": "postgres", "user": "admin"}),
+        (f"postgres://{HOST}?", {"database": "postgres"}),
+        (f"postgres://@{HOST}", {"user": "admin"}),
+        (f"postgres://{HOST}?region=", {"region": "us-east-1"}),
+        (f"postgres://{HOST}?&&profile=x&", {"profile": "x"}),
+        # Case, encodings, other forms of a host.
+        (f"postgres://{HOST.upper()}", {"host": HOST}),
+        (f"postgres://App@{HOST}/Db", {"user": "App", "database": "Db"}),
+        (f"postgres://%C3%BCser@{HOST}", {"user": "üser"}),
+        (f"postgres://a%2Fb%3Ac%40d@{HOST}", {"user": "a/b:c@d"}),
+        (f"postgres://{HOST}/a%2Fb", {"database": "a/b"}),
+        (f"postgres://{HOST}?application_name=a+b%26c", {"application_name": "a+b&c"}),
+        (f"postgres://{HOST}?%72egion=us-east-1", {"region": "us-east-1"}),
+        ("postgres://127.0.0.1:5433?region=us-east-1", {"host": "127.0.0.1", "port": 5433}),
+        ("postgres://[::1]:5433?region=us-east-1", {"host": "::1", "port": 5433}),
+        ("postgres://localhost?region=us-east-1", {"host": "localhost"}),
+        # Beyond the connector.
+        (f"postgres://{HOST}?hostaddr=10.0.0.7", {"dial_host": "10.0.0.7", "tls_name": HOST}),
+        (f"postgres://{HOST}?serverName=other.example.com", {"tls_name": "other.example.com", "dial_host": HOST}),
+        (f"postgres://{HOST}?clusterId={CLUSTER}", {"startup_params": {"options": f"-c amzn-cluster-id={CLUSTER}"}}),
+        (f"postgres://{HOST}?connect_timeout=3", {"connect_timeout": 3.0}),
+        (f"postgres://{HOST}?sslmode=verify-full", {"host": HOST}),
+        (f"postgres://{HOST}?pipeline=off", {"pipeline": False}),
+        (f"postgres://{HOST}?tokenDurationSecs=604800", {"token_duration_secs": 604_800}),
+    ],
+)
+def test_a_connection_string_says_what_it_says(url, expected):
+    """AWS's connector's own cases, and more."""
+    options = ConnectOptions.from_url(url, environ={})
+    assert {name: getattr(options, name) for name in expected} == expected
+
+
 def test_every_part_of_a_connection_string_is_read():
     """User, port, database and every parameter, percent-encoded or not."""
     options = ConnectOptions.from_url(
@@ -178,6 +232,8 @@ def test_a_bad_connection_string_is_one_sentence(url, sentence):
         ({"user": 7}, "user is 7"),
         ({"pipeline": "off"}, "True or False"),
         ({"application_name": "x" * 64}, "application_name"),
+        ({"cluster_id": "short"}, "cluster_id is 'short': it must be 26 characters"),
+        ({"server_name": "a b"}, "server_name is 'a b'"),
     ],
 )
 def test_a_bad_option_is_one_sentence(changes, sentence):

@@ -21,9 +21,10 @@ from .retry import OCCRetryConfig
 from .telemetry import Telemetry
 from .token import Signer
 from .transaction import Transaction
-from .wire import DatabaseError, InterfaceError, Wire
+from .wire import DatabaseError, Flights, InterfaceError, Wire
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Flights)
 
 MAX_AGE_SECONDS = 3300.0  # 55 minutes: DSQL cuts a connection after 60, without an error code
 _AGE_JITTER_SECONDS = 300.0  # so that environments that started together don't reconnect together
@@ -81,7 +82,7 @@ def connect(target: ConnectOptions | str | None = None, **overrides: Any) -> Con
     `ConfigError`, `TokenError` or `ConnectError`. The connection lives for at most 60 minutes: DSQL cuts it then.
     """
     options = as_options(target, overrides)
-    return open_connection(options, Signer(options))
+    return open_connection(Connection, options, Signer(options))
 
 
 def as_options(target: ConnectOptions | str | None, overrides: dict[str, Any]) -> ConnectOptions:
@@ -155,6 +156,7 @@ def refusal_of(error: DatabaseError) -> Refusal:
 
 
 def open_connection(
+    kind: type[F],
     options: ConnectOptions,
     signer: Signer,
     deadline_at: float = NEVER,
@@ -165,9 +167,10 @@ def open_connection(
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     random: Callable[[], float] = random_number,
-) -> Connection:
-    """Open a connection before `deadline_at` (monotonic seconds) and within the options' `connect_timeout`.
+) -> F:
+    """Open a connection of a kind (pg8000's native one or its DB-API one).
 
+    It opens before `deadline_at` (monotonic seconds) and within the options' `connect_timeout`.
     `keep_token` takes the signer's kept token while it is fresh. Raises `ConnectError`, or `DeadlineExceeded` in the phase
     `connect` when it was the deadline that came first.
     """
@@ -179,7 +182,7 @@ def open_connection(
         try:
             link = dial(options, give_up_at, opener=opener, monotonic=monotonic)
             link.deadline_at = give_up_at
-            connection = Connection(
+            connection = kind(
                 options.user,
                 host=options.host,
                 database=options.database,

@@ -104,6 +104,7 @@ class CachedConnection:
 
     def _open(self, deadline_at: float) -> Connection:
         connection = open_connection(
+            Connection,
             self.options,
             self._signer,
             deadline_at,

@@ -266,6 +266,7 @@ class Pool:
         try:
             self._start_keeper()
             connection = open_connection(
+                Connection,
                 self.options,
                 self._signer,
                 deadline_at,

@@ -151,7 +151,7 @@ def environment_credentials(environ: Mapping[str, str]) -> Credentials | None:
 
 
 def chain_credentials(profile: str) -> Any:
-    """What boto3's chain finds, in botocore's form: profile, SSO, assumed role, process, container, instance. Raises `TokenError`."""
+    """What boto3's chain finds: profile, SSO, assumed role, process, container, instance. Raises `TokenError`."""
     wanted = f"profile {profile!r}" if profile else "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"
     try:
         import boto3  # noqa: PLC0415 - 0.2 s of import: only where nothing cheaper answers

@@ -1,0 +1,25 @@
+"""pg8000's DB-API, with this package's token, TLS and flights: `connect`, for SQLAlchemy and other code that wants PEP 249.
+
+Knows nothing of transactions with retry: wrap the unit of work in `retry_on_occ`.
+
+    engine = sqlalchemy.create_engine("postgresql+pg8000://", creator=dsql_lambda.dbapi.connect)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .connection import as_options, open_connection
+from .options import ConnectOptions
+from .token import Signer
+from .wire import dbapi_connection
+
+apilevel = "2.0"
+threadsafety = 1
+paramstyle = "format"
+
+
+def connect(target: ConnectOptions | str | None = None, **overrides: Any) -> Any:
+    """Open one new `pg8000.dbapi.Connection`, with a fresh token. Arguments and errors are those of `dsql_lambda.connect`."""
+    options = as_options(target, overrides)
+    return open_connection(dbapi_connection(), options, Signer(options))
