@@ -54,8 +54,10 @@ class Link:
         self._timeout = timeout
         self._monotonic = monotonic
         self._outgoing = bytearray()
-        self._incoming = bytearray()
-        self._position = 0
+        self._arrived: list[bytes] = []  # pieces that came in behind the buffer
+        self.buffer = b""
+        """What has come in; that before `position` has been read."""
+        self.position = 0
         self.deadline_at = NEVER
         self.handed = 0
         """Bytes that the socket took, of all that were ever written."""
@@ -85,25 +87,34 @@ class Link:
             self._outgoing.clear()  # it may hold a token, and a broken link sends no more
             raise
 
+    def fill(self, size: int) -> bool:
+        """Wait until `size` unread bytes are in the buffer; False if the stream ends before."""
+        count = len(self.buffer) - self.position
+        if count >= size:
+            return True
+        pieces, self._arrived = self._arrived, []
+        count += sum(map(len, pieces))
+        try:
+            while count < size:
+                data = self._receive()
+                if not data:
+                    return False
+                count += len(data)
+                pieces.append(data)
+        finally:
+            self.buffer = b"".join((self.buffer[self.position :], *pieces))
+            self.position = 0
+        return True
+
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes, or fewer at the stream's end."""
-        while len(self._incoming) - self._position < size:
-            data = self._receive()
-            if not data:
-                break
-            self._incoming += data
-        start, end = self._position, self._position + size
-        data = bytes(self._incoming[start:end])
-        if end >= len(self._incoming):
-            self._incoming.clear()
-            self._position = 0
-        else:
-            self._position = end
-        return data
+        self.fill(size)
+        start, self.position = self.position, min(self.position + size, len(self.buffer))
+        return self.buffer[start : self.position]
 
     def is_readable(self) -> bool:
         """Is something there that nobody asked for? On an idle link that is the peer's goodbye. One poll, no waiting."""
-        return len(self._incoming) > self._position or bool(_wait(self._sock, 0.0))
+        return len(self.buffer) > self.position or bool(self._arrived) or bool(_wait(self._sock, 0.0))
 
     def close(self) -> None:
         """Close the socket; says nothing to the peer. May be called again."""
@@ -124,7 +135,7 @@ class Link:
                 if ready & _READABLE and (data := self._receive_now()) is not None:
                     if not data:
                         raise ConnectionResetError("the server closed the connection") from None
-                    self._incoming += data
+                    self._arrived.append(data)
                 return
             self.handed += count
             del self._outgoing[:count]

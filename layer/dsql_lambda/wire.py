@@ -1,6 +1,6 @@
 """pg8000 as this package uses it: `Wire`, a `pg8000.native.Connection` whose statements travel in flights.
 
-The only module that imports pg8000. Knows messages, flights, the transaction status that each ReadyForQuery reports, and
+Knows pg8000 (as module `driver` imports it), messages, flights, the transaction status that each ReadyForQuery reports, and
 the server's errors; knows nothing of what a transaction is for, of tokens, or of retries.
 
 A flight is what goes out before an answer is waited for: Parse, Bind, Describe, Execute for each statement, and one Sync
@@ -17,11 +17,8 @@ from struct import Struct
 from threading import Lock
 from typing import Any, NamedTuple
 
-import pg8000.exceptions
-import pg8000.native
-from pg8000 import core
-from pg8000.converters import make_params
-
+from . import rows
+from .driver import converters, core, dbapi, exceptions, native
 from .errors import TransactionError
 from .link import Link
 
@@ -34,15 +31,15 @@ FAILED = core.IN_FAILED_TRANSACTION
 
 _int32 = Struct("!i").pack
 _int16 = Struct("!H").pack
-_header = Struct("!ci").unpack
+_header_at = Struct("!ci").unpack_from
 _EXECUTE_ALL = b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
 _DESCRIBE_PORTAL = b"D\x00\x00\x00\x06P\x00"
 _ENDS_OF_A_STATEMENT = (core.COMMAND_COMPLETE, core.EMPTY_QUERY_RESPONSE, core.PORTAL_SUSPENDED)
 
-InterfaceError = pg8000.exceptions.InterfaceError
+InterfaceError = exceptions.InterfaceError
 
 
-class DatabaseError(pg8000.exceptions.DatabaseError):  # type: ignore[misc]
+class DatabaseError(exceptions.DatabaseError):  # type: ignore[misc]
     """What the server said against a statement: pg8000's error, with the fields that matter as attributes.
 
     `args[0]` is pg8000's dict of the fields by their one-letter codes.
@@ -86,6 +83,13 @@ class DatabaseError(pg8000.exceptions.DatabaseError):  # type: ignore[misc]
         return f"{self.message} (SQLSTATE {self.sqlstate}){hint}" if self.sqlstate else super().__str__()
 
 
+class ConnectionTerminated(DatabaseError, exceptions.InterfaceError):  # type: ignore[misc]
+    """The server's last words, and then the end of the stream: pg8000, which loses them, has an `InterfaceError` here."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}: network error"
+
+
 class Statement(NamedTuple):
     """One statement, ready to be sent."""
 
@@ -100,8 +104,9 @@ class Statement(NamedTuple):
 class Result:
     """What one statement of a flight answered; pg8000's handlers fill it in, by these names."""
 
-    def __init__(self, statement: str, stream: Any = None) -> None:
-        self.statement = statement
+    def __init__(self, statement: Statement, stream: Any = None) -> None:
+        self.sql = statement.sql
+        self.statement = statement.text
         self.stream = stream
         self.rows: list[list[Any]] | None = None
         self.row_count = -1
@@ -119,7 +124,7 @@ class Result:
 @lru_cache(maxsize=512)
 def _parsed(sql: str) -> tuple[str, Any]:
     """pg8000's own reading of the placeholders, once for each text."""
-    text, make_vals = pg8000.native.to_statement(sql)
+    text, make_vals = native.to_statement(sql)
     return text, make_vals
 
 
@@ -132,8 +137,8 @@ def make_statement(sql: str, params: Mapping[str, Any]) -> Statement:
     return Statement(sql, text, make_vals(params))
 
 
-class Wire(pg8000.native.Connection):  # type: ignore[misc]
-    """A `pg8000.native.Connection`: the same constructor, methods and answers, in fewer round trips.
+class Flights(core.CoreConnection):  # type: ignore[misc]
+    """What both of pg8000's connections get: its own constructor, methods and answers, in fewer round trips.
 
     `clock` is wall time in seconds: ages are judged by it, for a monotonic clock may stand still in a frozen environment.
     """
@@ -229,17 +234,17 @@ class Wire(pg8000.native.Connection):  # type: ignore[misc]
 
         Raises the `DatabaseError` of the statement that failed (its SQL as `statement`); none after it ran.
         """
-        results = [Result(each.text, stream) for each in statements]
+        results = [Result(each, stream) for each in statements]
         self._send_flight(statements)
-        for _ in self._answers(statements, results):
+        for _ in self._answers(results):
             pass
         return results
 
     def stream_flight(self, statements: Sequence[Statement]) -> Generator[tuple[Result, list[Any]]]:
         """As `fly`, but each row of the last statement is yielded as it arrives. Closed early, it reads the rest away."""
-        results = [Result(each.text) for each in statements]
+        results = [Result(each) for each in statements]
         self._send_flight(statements)
-        answers = self._answers(statements, results)
+        answers = self._answers(results)
         try:
             for result in answers:
                 if result is results[-1]:
@@ -273,7 +278,7 @@ class Wire(pg8000.native.Connection):  # type: ignore[misc]
         parse = bytearray(b"\x00" + statement.text.encode(encoding) + b"\x00" + _int16(len(statement.oids)))
         for oid in statement.oids:
             parse += _int32(0 if oid in {None, -1} else oid)
-        values = make_params(self.py_types, statement.values)
+        values = converters.make_params(self.py_types, statement.values)
         bind = bytearray(b"\x00\x00\x00\x00" + _int16(len(values)))
         for value in values:
             if value is None:
@@ -284,41 +289,49 @@ class Wire(pg8000.native.Connection):  # type: ignore[misc]
         bind += b"\x00\x00"
         return b"".join((b"P", _int32(len(parse) + 4), parse, b"B", _int32(len(bind) + 4), bind, _DESCRIBE_PORTAL, _EXECUTE_ALL))
 
-    def _answers(self, statements: Sequence[Statement], results: Sequence[Result]) -> Iterator[Result]:
-        """Read to ReadyForQuery. Yields each result when a row has come to it; raises the first failure after the end."""
+    def _answers(self, results: Sequence[Any]) -> Iterator[Any]:
+        """Read to ReadyForQuery. Yields each result when rows have come to it; raises the first failure after the end."""
         index = 0
-        failed: tuple[int, Exception] | None = None
+        failure: Exception | None = None
         code = b""
+        link = self.link
+        decoder = rows.Decoder(self._client_encoding)
         try:
             while code != core.READY_FOR_QUERY:
-                code, length = _header(core._read(self.link, 5))
-                data = core._read(self.link, length - 4)
+                self._fill(5)
+                code, length = _header_at(link.buffer, link.position)
+                self._fill(1 + length)
                 result = results[index]
                 if code == core.DATA_ROW:
                     # A value that can't be converted must not leave the other answers unread.
+                    values, count, link.position = rows.split(link.buffer, link.position)
                     try:
                         if result.error is None:
-                            self.handle_DATA_ROW(data, result)
+                            result.rows += decoder.decode(values, count, result.input_funcs)
                     except Exception as unconverted:  # noqa: BLE001
                         result.error = unconverted
                     else:
                         yield result
                 else:
-                    self.message_types[code](data, result)
-                if result.error is not None and failed is None:
-                    failed = index, result.error
+                    start, link.position = link.position + 5, link.position + 1 + length
+                    self.message_types[code](link.buffer[start : link.position], result)
+                if result.error is not None and failure is None:
+                    failure = result.error
+                    if isinstance(failure, DatabaseError):
+                        failure.statement = getattr(result, "sql", "")
                 if code in _ENDS_OF_A_STATEMENT and index + 1 < len(results):
                     index += 1
         except (OSError, InterfaceError) as lost:
-            if failed is not None:
-                raise failed[1] from lost  # a FATAL, then the end of the stream: its text says more than the end does
+            if isinstance(failure, DatabaseError):
+                raise ConnectionTerminated(*failure.args) from lost
             raise
         self._landed()
-        if failed is not None:
-            index, error = failed
-            if isinstance(error, DatabaseError):
-                error.statement = statements[index].sql
-            raise error
+        if failure is not None:
+            raise failure
+
+    def _fill(self, size: int) -> None:
+        if not self.link.fill(size):
+            raise InterfaceError("network error")
 
     def execute_simple(self, statement: str) -> Any:
         """pg8000's call without parameters: one Query message, which may hold several statements."""
@@ -326,19 +339,11 @@ class Wire(pg8000.native.Connection):  # type: ignore[misc]
         return super().execute_simple(statement)
 
     def handle_messages(self, context: Any) -> None:
-        """pg8000's reading of one answer; the text of a FATAL is not lost when the stream ends after it."""
+        """pg8000's reading of one answer, in our way."""
         self._awaits_ready = True
         self.flights += 1
-        try:
-            super().handle_messages(context)
-        except BaseException as raised:
-            error = context.error
-            if raised is error and self.link.failure is None:
-                self._landed()
-            elif error is not None and isinstance(raised, OSError | InterfaceError):
-                raise error from raised
-            raise
-        self._landed()
+        for _ in self._answers([context]):
+            pass
 
     def _refuse_if_unread(self) -> None:
         if self.is_closed:
@@ -389,15 +394,32 @@ class Wire(pg8000.native.Connection):  # type: ignore[misc]
         self.link.deadline_at = moment
 
 
+class Wire(Flights, native.Connection):  # type: ignore[misc]
+    """A `pg8000.native.Connection` whose statements travel in flights."""
+
+
+@lru_cache(maxsize=1)
+def dbapi_connection() -> type[Flights]:
+    """pg8000's DB-API connection whose statements travel in flights: a class, made when it is first wanted."""
+
+    class Connection(Flights, dbapi().Connection):  # type: ignore[misc]
+        """A `pg8000.dbapi.Connection` to DSQL."""
+
+    return Connection
+
+
 __all__ = [
     "FAILED",
     "IDLE",
     "IN_TRANSACTION",
     "RESERVED_NAMES",
+    "ConnectionTerminated",
     "DatabaseError",
+    "Flights",
     "InterfaceError",
     "Result",
     "Statement",
     "Wire",
+    "dbapi_connection",
     "make_statement",
 ]

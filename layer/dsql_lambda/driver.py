@@ -1,0 +1,157 @@
+"""pg8000, imported without what the way to the first row never needs.
+
+The only module that imports pg8000; knows nothing of connections. pg8000 1.31.6 imports scramp (DSQL never asks for SCRAM),
+dateutil.parser (for what no other reader understands) and importlib.metadata (for its own version), and the package itself
+imports its two DB-API front ends: more than half of what it costs. Here the same modules are executed, from the same files,
+with these few imports put off until they are used:
+
+    pg8000              is the real package, whose `__init__` runs when a name that only it makes is asked for
+    pg8000.core         finds scramp at its first use, and the version in the name of the wheel's metadata folder
+    pg8000.converters   finds dateutil.parser at the first call of `parse`
+
+They stay in `sys.modules` under their names, so an ordinary `import pg8000`, before or after, gives the same objects. Another
+version of pg8000 than the one that this was written for is imported in the ordinary way.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sys
+from importlib import import_module
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec, PathFinder
+from threading import RLock
+from types import ModuleType
+from typing import Any
+
+VERSION = "1.31.6"
+"""The one that the layer's requirements pin, and that the imports above are true of."""
+
+
+class _LazyScramp:
+    """Stands for the module `scramp` in pg8000.core until something of it is used."""
+
+    def __init__(self, core: ModuleType) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> Any:
+        scramp = import_module("scramp")
+        self._core.scramp = scramp  # type: ignore[attr-defined]
+        return getattr(scramp, name)
+
+
+class _LazyDateutil:
+    """Stands for the module `dateutil.parser` while pg8000.converters takes its two names from it."""
+
+    class ParserError(Exception):
+        """Replaced together with `parse`, before that one can raise."""
+
+    def __init__(self, converters: ModuleType) -> None:
+        self._converters = converters
+
+    def parse(self, text: str) -> Any:
+        """dateutil's own, which takes its place with the first call."""
+        parser = import_module("dateutil.parser")
+        self._converters.ParserError = parser.ParserError  # type: ignore[attr-defined]
+        self._converters.parse = parser.parse  # type: ignore[attr-defined]
+        return parser.parse(text)
+
+
+class _Metadata:
+    """Stands for the module `importlib.metadata` where pg8000.core asks for its own version."""
+
+    @staticmethod
+    def version(name: str) -> str:
+        return VERSION
+
+
+class _LeanLoader(Loader):
+    """Executes a module of pg8000 with its own `__import__`, so that nobody else's imports are touched."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None  # noqa: S101 - the import system has just made it so
+        module.__spec__.loader = module.__loader__ = self._loader
+        if module.__name__ == "pg8000":
+            self._put_off(module)
+            return
+        stand_ins = {
+            "scramp": _LazyScramp(module),
+            "dateutil.parser": _LazyDateutil(module),
+            "importlib.metadata": _Metadata(),
+        }
+
+        def lean_import(name: str, *more: Any, **others: Any) -> Any:
+            return stand_ins[name] if name in stand_ins else builtins.__import__(name, *more, **others)
+
+        module.__dict__["__builtins__"] = {**vars(builtins), "__import__": lean_import}
+        self._loader.exec_module(module)
+
+    def _put_off(self, package: ModuleType) -> None:
+        """Let the package's `__init__` run when a name is asked for that is not there: its submodules, once imported, are."""
+        lock = RLock()
+        is_running = False
+        names = vars(package)
+
+        def __getattr__(name: str) -> Any:  # noqa: N807 - the module's
+            nonlocal is_running
+            with lock:
+                if "__getattr__" in names and not is_running:
+                    is_running = True
+                    try:
+                        self._loader.exec_module(package)
+                        del names["__getattr__"]
+                    finally:
+                        is_running = False
+            if name not in names:
+                raise AttributeError(f"module 'pg8000' has no attribute {name!r}")
+            return names[name]
+
+        names["__getattr__"] = __getattr__
+
+
+class _LeanFinder:
+    """Finds pg8000's modules where they are, and has the three above executed by `_LeanLoader`."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in {"pg8000", "pg8000.core", "pg8000.converters"}:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None or not _is_the_known_version(spec):
+            return None
+        spec.loader = _LeanLoader(spec.loader)
+        return spec
+
+
+def _is_the_known_version(spec: ModuleSpec) -> bool:
+    """Is the wheel's metadata folder, which carries the version in its name, beside the package?"""
+    site = os.path.dirname(os.path.dirname(spec.origin or ""))  # noqa: PTH120 - pathlib is not needed yet
+    return os.path.isdir(os.path.join(site, f"pg8000-{VERSION}.dist-info"))  # noqa: PTH112, PTH118
+
+
+sys.meta_path.insert(0, _LeanFinder)
+try:
+    # Not `from pg8000 import ...`: that asks the package for names.
+    import pg8000.converters as converters  # noqa: PLR0402
+    import pg8000.core as core  # noqa: PLR0402
+    import pg8000.exceptions as exceptions  # noqa: PLR0402
+    import pg8000.native as native  # noqa: PLR0402
+finally:
+    sys.meta_path.remove(_LeanFinder)
+
+
+def dbapi() -> Any:
+    """pg8000's module of that name, which most programs never need."""
+    import pg8000.dbapi  # noqa: PLC0415
+
+    return pg8000.dbapi
+
+
+__all__ = ["VERSION", "converters", "core", "dbapi", "exceptions", "native"]
