@@ -54,9 +54,10 @@ def test_the_first_schema_conflict_can_be_retried_at_once():
 
 
 def test_lambda_has_its_own_policy_bounded_by_the_deadline():
-    """Full jitter, an OC001 at once, and as many attempts as there may be."""
+    """Full jitter, an OC001 at once, as many attempts as there may be, and the delays that the benchmark found."""
     config = OCCRetryConfig.for_lambda()
     assert (config.jitter, config.immediate_schema_retry, config.max_attempts) == ("full", True, 100)
+    assert (config.base_delay_ms, config.max_delay_ms) == (6.0, 200.0)
 
 
 @pytest.mark.parametrize(

@@ -59,11 +59,11 @@ class OCCRetryConfig:
     def for_lambda(cls) -> OCCRetryConfig:
         """What a Lambda function gets unless it says otherwise: the deadline is the bound, not the attempts.
 
-        Full jitter up to two seconds spreads many environments on one hot row; a lone conflict is retried within
-        10 ms, and the first OC001 at once.
+        `benchmarks/contention.py` found the numbers. A short first delay keeps a lone conflict cheap. The low cap is what keeps
+        a handler from starving: whoever waits seconds between tries meets a newcomer at each, until its deadline is there.
         """
         return cls(
-            max_attempts=_MOST_ATTEMPTS, base_delay_ms=10.0, max_delay_ms=2000.0, jitter="full", immediate_schema_retry=True
+            max_attempts=_MOST_ATTEMPTS, base_delay_ms=6.0, max_delay_ms=200.0, jitter="full", immediate_schema_retry=True
         )
 
     def delay(self, attempt: int, occ_type: OCCType, random: Callable[[], float]) -> float:
