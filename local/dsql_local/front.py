@@ -84,8 +84,9 @@ class Front:
         """Cut every client now; returns when PostgreSQL has rolled back what they left open."""
         tasks = dict(self._tasks)
         for connection, task in tasks.items():
-            connection.cut(how, "server")
-            task.cancel()
+            if not connection.ending:  # one that ends already is only waited for
+                connection.cut(how, "server")
+                task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
@@ -99,6 +100,7 @@ class Connection:
         self._flights = Flights()
         self._session: Session | None = None
         self._ended_by = "client"
+        self.ending = False
 
     async def serve(self) -> None:
         """Open, serve, end; nothing that a client does raises out of here."""
@@ -121,7 +123,8 @@ class Connection:
         except (Gone, TimeoutError):
             pass
         finally:
-            await asyncio.shield(self._end())
+            self.ending = True
+            await self._end()
 
     def cut(self, how: How, ended_by: str) -> None:
         """Cut the link without a word."""
