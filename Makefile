@@ -67,13 +67,20 @@ pins: $(READY) ## resolve the layer's requirements anew
 clean: ## remove what these commands made
 	rm -rf $(VENV) .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-$(READY): pyproject.toml local/pyproject.toml $(VENV)/.made
+$(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requirements-without-powertools.txt $(VENV)/.made
 	@echo "==> installing the project and its tools into $(VENV); the first time takes a minute" >&2
 	@set -eu -o pipefail; \
 	PIP_ROOT_USER_ACTION=ignore "$(PYTHON)" -m pip install --progress-bar off --prefer-binary -e '.[dev]' -e './local[sam]' \
 		| while read -r verb rest; do \
 			case "$$verb" in Collecting|Downloading|Building|Installing) echo "    $$verb $${rest%% *}" >&2;; esac; \
 		done
+	@echo "==> fetching the layer's wheels, so that tests build it without a network" >&2
+	@set -eu; download="$(PYTHON) -m pip download --quiet --only-binary=:all: --dest $(VENV)/wheels"; \
+	for form in requirements requirements-without-powertools; do \
+		$$download --no-deps --require-hashes --platform any --implementation py --abi none --python-version 3.11 \
+			--requirement layer/$$form.txt; \
+	done; \
+	$$download boto3 botocore
 	@touch $@
 
 $(VENV)/.made:

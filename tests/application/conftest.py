@@ -18,6 +18,9 @@ from dsql_local.application import Function, read_function
 from dsql_local.rie import RuntimeInterfaceEmulator
 
 ROOT = Path(__file__).parents[2]
+WHEELS = Path(sys.prefix) / "wheels"
+# Every pip that a test starts works without a network: `make` has fetched what the layer's builds install.
+os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(WHEELS)}
 BALANCES = {"alice": 100_000, "bob": 25_000, "carol": 0}
 
 
@@ -35,6 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def built(project: Path) -> Path:
     """The folder that `sam build` made of it."""
+    assert WHEELS.is_dir(), f"{WHEELS} is missing: run the tests by `make test`, which fetches the layer's wheels"
     environment = {**os.environ, "PYTHON": sys.executable, "SAM_CLI_TELEMETRY": "0"}
     done = subprocess.run(
         [sys.executable, "-m", "samcli", "build"], cwd=project, env=environment, check=False, capture_output=True, text=True

@@ -125,6 +125,10 @@ def test_the_pins_and_the_runtime_s_boto3_resolve_together(tmp_path: Path) -> No
     wanted.write_text("".join(f"{name}=={version}\n" for name, version in pins("requirements.txt").items()) + "boto3\nbotocore\n")
     arguments = ["install", "--dry-run", "--quiet", "--ignore-installed", "--only-binary=:all:", "--requirement", str(wanted)]
     done = subprocess.run(
-        [sys.executable, "-m", "pip", *arguments], check=False, capture_output=True, text=True, env=dict(os.environ)
+        [sys.executable, "-m", "pip", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
     )
     assert done.returncode == 0, done.stderr
