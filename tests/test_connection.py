@@ -19,7 +19,7 @@ from dsql_lambda import (
     connect,
     retry_on_occ,
 )
-from dsql_lambda.connection import Refusal, open_connection, refusal_of
+from dsql_lambda.connection import Refusal, open_connection, refusal_of, wait_before
 from dsql_lambda.token import Credentials, Signer
 from dsql_lambda.version import __version__
 
@@ -244,6 +244,14 @@ def test_a_busy_cluster_is_waited_for_with_jitter(dsql, options, reason):
     dsql.refuse_connections(n=3, reason=reason)
     first = 0.5 if reason == "waking" else 0.1
     assert opened(options) == pytest.approx([first, first * 2, first * 4])
+
+
+@pytest.mark.parametrize(
+    ("tries", "random", "expected"), [(1, 0.0, 0.05), (1, 1.0, 0.15), (5, 0.5, 1.6), (6, 0.5, 2.0), (999, 1.0, 3.0)]
+)
+def test_the_wait_doubles_up_to_two_seconds(tries, random, expected):
+    """Half to one and a half of it; longer ones would leave admissions unused when thousands wait."""
+    assert wait_before(Refusal.BUSY, tries, lambda: random) == pytest.approx(expected)
 
 
 def test_a_cluster_that_stays_busy_is_a_connect_error(dsql, options):
