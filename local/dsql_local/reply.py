@@ -48,8 +48,11 @@ class NoClient:
 
 
 def _is_conflict(message: Message) -> bool:
-    """Whether PostgreSQL says that the transaction lost: a serialization failure or a deadlock."""
-    return message.kind == b"E" and error_fields(message).get("C") in ("40001", "40P01")
+    """Whether PostgreSQL says that the transaction lost: a serialization failure or a deadlock, not one that SQL raised."""
+    if message.kind != b"E":
+        return False
+    fields = error_fields(message)
+    return fields.get("C") in ("40001", "40P01") and fields.get("R") != "exec_stmt_raise"
 
 
 @dataclass(slots=True)

@@ -304,6 +304,15 @@ def test_other_errors_stay_errors(pair):
     assert pair[0].error("UPDATE accounts SET balance = -1 WHERE id = 1").startswith("23514")
 
 
+@pytest.mark.parametrize("begin", [False, True], ids=["outside", "inside"])
+def test_an_error_that_sql_raises_is_nobodys_conflict(pair, begin):
+    """A 40001 that the client's own RAISE made comes back word by word, as the error of its statement."""
+    if begin:
+        pair[0].run("BEGIN")
+    assert pair[0].error("DO $$ BEGIN RAISE 'mine (OC001)' USING ERRCODE = '40001'; END $$") == "40001 mine (OC001)"
+    assert pair[0].status == (b"E" if begin else b"I")
+
+
 def test_a_table_that_is_named_with_its_schema(pair):
     """What no shadow can stand for is refused at the statement: the documented exception."""
     begin(pair[0])

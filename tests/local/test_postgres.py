@@ -107,7 +107,9 @@ def test_two_at_once_know_nothing_of_each_other():
 
 
 def test_it_starts_in_under_a_second(dsql):
-    """With the template made, a start takes less than a second: one of five, for the machine may be busy."""
+    """With the template made, a start takes less than a second: one of five, and on a machine that is not busy."""
+    if os.getloadavg()[0] > 2 * (os.cpu_count() or 1):
+        pytest.skip("the machine is too busy to measure a time")
 
     def start() -> float:
         started = time.perf_counter()
