@@ -46,8 +46,12 @@ log_min_messages = fatal
 log_min_error_statement = panic
 """
 
-# Run once in the template, by `postgres --single`: one statement a line.
+# Run once in the template, by `postgres --single`: one statement a line. DSQL has one database; PostgreSQL's two templates would
+# be two thirds of what each start copies.
 SETUP = """
+UPDATE pg_database SET datistemplate = false
+DROP DATABASE template0
+DROP DATABASE template1
 CREATE ROLE admin LOGIN CREATEROLE
 ALTER DATABASE postgres OWNER TO admin
 ALTER SCHEMA public OWNER TO admin
