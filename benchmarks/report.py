@@ -1,0 +1,42 @@
+"""What a benchmark hands over: a `Section` of the page with its tables and charts, and how numbers are written."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+Say = Callable[[str], None]
+"""Takes a line of progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One chapter of the page. `charts` are SVG texts by the names of their files."""
+
+    title: str
+    text: str
+    charts: dict[str, str] = field(default_factory=dict)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned to the right."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
+
+
+def ratio(values: Sequence[float]) -> str:
+    """The median of ratios, and from which to which they lie."""
+    return f"{number(statistics.median(values))} ({number(min(values))} to {number(max(values))})"
+
+
+def number(value: float) -> str:
+    """Three digits at most, as a person would write them."""
+    if value >= 99.5:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
+
+
+def yes(*, held: bool) -> str:
+    """Whether a target holds."""
+    return "yes" if held else "**no**"
