@@ -80,40 +80,31 @@ def test_a_rival_that_commits_first_makes_the_function_run_again(stage):
     assert [fields["occ_code"] for _, _, fields in stage.logger.records] == ["OC000"]
 
 
-def fail_with(sqlstate, message):
-    """A statement that fails with a SQLSTATE and message, as DSQL reports OC001 also at a read."""
-    return f"DO $$ BEGIN RAISE EXCEPTION SQLSTATE '{sqlstate}' USING MESSAGE = '{message}'; END $$"
-
-
 @pytest.mark.parametrize("swallow", [lambda error: None, lambda error: Swallowed("mine")])
 def test_a_conflict_in_a_statement_counts_whatever_the_function_makes_of_it(stage, swallow):
-    """Also one whose error the function swallowed, or replaced by its own: ROLLBACK, and again."""
+    """Also one whose error the function swallowed, or replaced by its own: ROLLBACK, and again. OC001 surfaces at reads too."""
+    stage.dsql.conflict_next(code="OC001", at="statement")
 
     def conflicting(tx):
-        if tx.attempt == 1:
-            try:
-                tx.run(fail_with("40001", "schema has been updated by another transaction (OC001)"))
-            except DatabaseError as error:
-                if replacement := swallow(error):
-                    raise replacement from error
+        try:
+            tx.run("SELECT 1")
+        except DatabaseError as error:
+            if replacement := swallow(error):
+                raise replacement from error
         tx.defer(ADD, amount=1, id=1)
         return tx.attempt
 
     assert stage.run(conflicting) == 2
     assert stage.balances()[0] == 101
-    assert stage.flights() == [("BEGIN", "DO"), ("ROLLBACK",), ("BEGIN", "UPDATE", "COMMIT")]
+    assert stage.flights() == [("BEGIN", "SELECT"), ("ROLLBACK",), ("BEGIN", "SELECT"), ("UPDATE", "COMMIT")]
     assert [fields["occ_type"] for _, _, fields in stage.logger.records] == ["schema"]
 
 
-def test_an_unmarked_serialization_failure_is_a_conflict_of_unknown_type(stage):
+@pytest.mark.parametrize("at", ["commit", "statement"])
+def test_an_unmarked_serialization_failure_is_a_conflict_of_unknown_type(stage, at):
     """A bare 40001 is retried, and called unknown."""
-
-    def conflicting(tx):
-        if tx.attempt == 1:
-            tx.run(fail_with("40001", "could not serialize access"))
-        return tx.attempt
-
-    assert stage.run(conflicting) == 2
+    stage.dsql.conflict_next(code="40001", at=at)
+    assert stage.run(add_one) == 2
     assert [(fields["occ_type"], fields["occ_code"]) for _, _, fields in stage.logger.records] == [("unknown", "40001")]
 
 
@@ -468,13 +459,19 @@ def test_a_deadline_before_the_connection_is_there(stage):
     assert caught.value.phase == "connect"
 
 
-def test_no_answer_to_commit_before_the_deadline_is_unknown(stage):
+@pytest.mark.parametrize("applied", [True, False])
+def test_no_answer_to_commit_before_the_deadline_is_unknown(stage, applied):
     """COMMIT was handed over: not `DeadlineExceeded`, for it may be committed."""
-    stage.dsql.execute(
-        "CREATE OR REPLACE FUNCTION nap() RETURNS trigger AS 'BEGIN PERFORM pg_sleep(30); RETURN NULL; END' LANGUAGE plpgsql"
-    )
-    stage.dsql.execute(
-        "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON accounts DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION nap()"
-    )
+    stage.dsql.cut("after-commit-sent", applied=applied, how="silence")
     with pytest.raises(CommitOutcomeUnknown):
         stage.run(defer_one, deadline_at=stage.monotonic() + 0.3)
+    assert stage.balances()[0] == (101 if applied else 100)
+
+
+def test_no_answer_to_a_statement_before_the_deadline_leaves_nothing_open(stage):
+    """`DeadlineExceeded`, and the next transaction has a new connection."""
+    stage.dsql.cut("before-commit", how="silence")
+    with pytest.raises(DeadlineExceeded) as caught:
+        stage.run(add_one, deadline_at=stage.monotonic() + 0.3)
+    assert caught.value.phase == "statement"
+    assert stage.run(add_one) == 1

@@ -26,12 +26,13 @@ __all__ = [
     "unsupported",
 ]
 
-ConflictCode = Literal["OC000", "OC001"]
+ConflictCode = Literal["OC000", "OC001", "40001"]
 RefusalReason = Literal["rate", "connections", "waking", "access"]
 
 CONFLICTS: Mapping[str, str] = {
     "OC000": "change conflicts with another transaction (OC000)",
     "OC001": "schema has been updated by another transaction (OC001)",
+    "40001": "could not serialize access",  # no marker: only ever on demand
 }
 
 

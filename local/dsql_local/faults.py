@@ -13,7 +13,7 @@ from .answers import CONFLICTS, REFUSALS, ConflictCode, RefusalReason
 __all__ = ["Conflict", "Cut", "CutPoint", "Faults", "How", "Outline", "Refuse", "Unavailable"]
 
 CutPoint = Literal["before-first-flight", "before-commit", "after-commit-sent"]
-How = Literal["rst", "fin"]
+How = Literal["rst", "fin", "silence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A COMMIT is answered with 40001."""
+    """A COMMIT, or a statement, is answered with 40001."""
 
     code: ConflictCode
+    at: Literal["commit", "statement"] = "commit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +91,13 @@ class Faults:
 
     def at_commit(self) -> Conflict | Unavailable | None:
         """What this COMMIT of an open transaction is answered instead."""
-        fault = self._take(lambda fault: isinstance(fault, Conflict) or (isinstance(fault, Unavailable) and fault.at == "commit"))
+        fault = self._take(lambda fault: isinstance(fault, Conflict | Unavailable) and fault.at == "commit")
         return fault if isinstance(fault, Conflict | Unavailable) else None
 
-    def at_statement(self) -> Unavailable | None:
+    def at_statement(self) -> Conflict | Unavailable | None:
         """What this statement is answered instead."""
-        fault = self._take(lambda fault: isinstance(fault, Unavailable) and fault.at == "statement")
-        return fault if isinstance(fault, Unavailable) else None
+        fault = self._take(lambda fault: isinstance(fault, Conflict | Unavailable) and fault.at == "statement")
+        return fault if isinstance(fault, Conflict | Unavailable) else None
 
     def at_connect(self) -> RefusalReason | None:
         """Why this connection is refused."""
@@ -123,7 +124,7 @@ def _check(fault: Fault) -> None:
     if isinstance(fault, Cut):
         known = [("at", fault.at, get_args(CutPoint)), ("how", fault.how, get_args(How))]
     elif isinstance(fault, Conflict):
-        known = [("code", fault.code, tuple(CONFLICTS))]
+        known = [("code", fault.code, tuple(CONFLICTS)), ("at", fault.at, ("commit", "statement"))]
     elif isinstance(fault, Unavailable):
         known = [("at", fault.at, ("commit", "statement"))]
     else:

@@ -28,6 +28,7 @@ from .template import SUPERUSER
 __all__ = ["Front"]
 
 OPENING_SECONDS = 30.0
+LOOKING_SECONDS = 0.05
 _CLUSTER_OPTION = re.compile(r"(?:-c\s*|--)amzn-cluster-id=(\S+)\s*")
 
 
@@ -215,8 +216,21 @@ class Connection:
             cut = self._front.faults.at_flight(flight.outline(inside=session.inside))
             if cut is not None:
                 await self._strike(cut, flight, session)
-            await session.run(flight, self._link)
+            await self._run(flight, session)
             await self._link.drain()
+
+    async def _run(self, flight: Flight, session: Session) -> None:
+        """Execute a flight, unless its client goes away meanwhile: then its backend is let go, and with it the locks."""
+        running = asyncio.ensure_future(session.run(flight, self._link))
+        try:
+            while not (await asyncio.wait({running}, timeout=LOOKING_SECONDS))[0]:
+                if self._link.is_gone:
+                    raise Gone
+            running.result()
+        finally:
+            if not running.done():
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
 
     async def _strike(self, cut: Cut, flight: Flight, session: Session) -> None:
         """Let a cut happen: what is to be applied is applied first, what is not is rolled back first."""
@@ -225,6 +239,9 @@ class Connection:
             await session.run(flight, Deaf(self._link))
         await session.close()
         self._note("cut", at=cut.at, how=cut.how, applied=applied)
+        if cut.how == "silence":
+            while True:
+                await self._link.receive()  # until the client has gone
         self.cut(cut.how, "fault")
         raise Gone
 

@@ -152,6 +152,11 @@ class Link:
         """Whether a further message has come already."""
         return bool(self._inbox)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client's end of the link has come."""
+        return self._reader.at_eof() or self._reader.exception() is not None
+
     def write(self, data: bytes) -> None:
         """Take bytes for the client; they wait for `drain`, so that one answer is one piece."""
         self._outbox += data

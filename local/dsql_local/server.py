@@ -192,17 +192,22 @@ class LocalDsql:
 
     # --- Faults on demand ---
 
-    def conflict_next(self, n: int = 1, code: ConflictCode = "OC000") -> None:
-        """Fail the next `n` COMMITs of open transactions with 40001 and the text of `code`; they are rolled back."""
-        self._faults.add(Conflict(code), n)
+    def conflict_next(
+        self, n: int = 1, code: ConflictCode = "OC000", *, at: Literal["commit", "statement"] = "commit"
+    ) -> None:
+        """Fail the next `n` COMMITs of open transactions, or the next `n` statements, with 40001 and the text of `code`.
+
+        A COMMIT's transaction is rolled back, a statement's has failed, as with OC001 at a read. The code "40001" has no marker.
+        """
+        self._faults.add(Conflict(code, at), n)
 
     def cut(self, at: CutPoint, n: int = 1, *, applied: bool = True, how: How = "rst") -> None:
         """Cut the link at the next `n` flights of a kind, without an answer.
 
         "before-first-flight": one that arrives outside a transaction; nothing of it is executed. "before-commit": one inside
         a transaction that holds no COMMIT, or one with BEGIN and a statement but no COMMIT; the transaction is rolled back.
-        "after-commit-sent": one with a COMMIT, which is executed (`applied`) or rolled back. The client sees a reset ("rst")
-        or the end of the stream ("fin").
+        "after-commit-sent": one with a COMMIT, which is executed (`applied`) or rolled back. The client sees a reset ("rst"),
+        the end of the stream ("fin"), or nothing at all, ever ("silence").
         """
         self._faults.add(Cut(at, how, applied), n)
 

@@ -103,8 +103,10 @@ class Session:
             return await self._refuse_savepoint(unit, client)
         if unit.statements and status != b"E":
             fault = self._faults.at_statement()
-            if fault is not None:
+            if isinstance(fault, Unavailable):
                 return await self._unavailable(fault, client)
+            if fault is not None:
+                return await self._conflict_at_statement(fault, client)
         if status == b"T":
             return await self._transaction.execute(unit, client)
         if flushed and status == b"I" and not unit.simple:
@@ -147,6 +149,14 @@ class Session:
         elif self._backend.status == b"T":
             await self._backend.fail()
         client.write(UNAVAILABLE.data)
+        return False
+
+    async def _conflict_at_statement(self, fault: Conflict, client: Client) -> bool:
+        """As OC001 surfaces, also at a read: the transaction has failed."""
+        self._note("conflict", code=fault.code, reason="on demand")
+        if self._backend.status == b"T":
+            await self._backend.fail()
+        client.write(conflict(fault.code).data)
         return False
 
     async def _end(self, how: str) -> None:

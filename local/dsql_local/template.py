@@ -29,6 +29,7 @@ unix_socket_permissions = 0700
 max_connections = 400
 shared_buffers = 32MB
 fsync = off
+client_connection_check_interval = '100ms'
 synchronous_commit = off
 full_page_writes = off
 wal_level = minimal
