@@ -17,9 +17,7 @@ _DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
 
 def _style() -> str:
     def rules(colours: Sequence[str], ink: str, faint: str, page: str) -> str:
-        series = " ".join(
-            f".l{index}{{stroke:{each}}} .f{index}{{fill:{each}}}" for index, each in enumerate(colours)
-        )
+        series = " ".join(f".l{index}{{stroke:{each}}} .f{index}{{fill:{each}}}" for index, each in enumerate(colours))
         return f".page{{fill:{page}}} text{{fill:{ink}}} .grid{{stroke:{faint}}} .axis{{stroke:{ink}}} {series}"
 
     return (
@@ -67,7 +65,9 @@ def lines(
     series = list(next(iter(panels.values())))
     points = [point for panel in panels.values() for line in panel.values() for point in line]
     xs = sorted({x for x, _ in points})
-    low, high = (min(y for _, y in points), top or max(y for _, y in points)) if log_y else (0.0, top or max(y for _, y in points))
+    low, high = (
+        (min(y for _, y in points), top or max(y for _, y in points)) if log_y else (0.0, top or max(y for _, y in points))
+    )
     ticks = _log_ticks(low, high) if log_y else _ticks(high)
     low, high = (ticks[0], ticks[-1]) if log_y else (0.0, max(ticks[-1], high))
     left, above, plot_height, gap = 64.0, 84.0, 200.0, 18.0
