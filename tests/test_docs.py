@@ -72,13 +72,14 @@ def test_an_sql_block_runs(dsql, language, code):
     dsql.execute("REVOKE ALL ON SCHEMA public FROM transfer; DROP ROLE transfer")
 
 
-def test_the_options_table_has_every_option():
-    """With its variable."""
-    from dsql_lambda.options import _NAMES
+def test_the_options_table_is_made_from_the_options():
+    """Every option, with its variable, its place in a URL, its default and its meaning, as the code has them."""
+    made = subprocess.run([sys.executable, str(ROOT / "docs" / "options_table.py")], capture_output=True, text=True, check=True)
+    assert made.stdout in (ROOT / "docs" / "how-it-works.md").read_text()
 
-    page = (ROOT / "docs" / "how-it-works.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", page, re.MULTILINE)
-    assert [name for name, _ in rows] == list(_NAMES)
-    for name, rest in rows:
-        if name != "credentials":
-            assert f"`DSQL_{name.upper()}`" in rest
+
+def test_no_link_leads_nowhere():
+    """Every relative link of a page names a file."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -65,10 +65,13 @@ class ConnectOptions:
     cluster_id: str = ""
     """Sent as the startup option `amzn-cluster-id`: what names the cluster behind a PrivateLink endpoint without private DNS."""
     port: int = 5432
+    """The port to dial."""
     user: str = ADMIN
     """The database role. `admin` gets a DbConnectAdmin token, every other role a DbConnect token."""
     database: str = "postgres"
+    """The database: a cluster has one."""
     region: str = ""
+    """The AWS region that the token is signed for. Found in the host name where that says it; must not contradict it."""
     profile: str = ""
     """The AWS profile to take credentials from; it beats the environment's credentials."""
     credentials: Any = field(default=None, repr=False)

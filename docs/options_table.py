@@ -1,0 +1,48 @@
+"""Prints the documentation's table of options, made from `ConnectOptions` itself: `python docs/options_table.py`.
+
+A test sees to it that docs/how-it-works.md holds just what this prints.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+from dsql_lambda import options
+from dsql_lambda.options import _DEFAULTS, _URL_PARAMETERS, ConnectOptions
+
+_PARTS_OF_A_URL = {"host": "the host", "port": "the port", "user": "the user", "database": "the path"}
+
+
+def table() -> str:
+    """Markdown: a row for each option, in the order of the dataclass."""
+    in_url = {field: f"`{name}`" for name, field in _URL_PARAMETERS.items()} | _PARTS_OF_A_URL
+    rows = ["| keyword | variable | URL | default | what it is |", "| --- | --- | --- | --- | --- |"]
+    for name, meaning in _meanings().items():
+        variable = "" if name == "credentials" else f"`DSQL_{name.upper()}`"
+        if name == "host":
+            variable += ", `CLUSTER_ENDPOINT`"
+        default = _DEFAULTS[name]
+        shown = "" if default in ("", None) else f"`{default}`"
+        rows.append(f"| `{name}` | {variable} | {in_url.get(name, '')} | {shown} | {meaning} |")
+    return "\n".join(rows)
+
+
+def _meanings() -> dict[str, str]:
+    """Each field's docstring: the string that stands below it in the source."""
+    (made,) = (
+        each for each in ast.parse(inspect.getsource(options)).body if getattr(each, "name", "") == ConnectOptions.__name__
+    )
+    assert isinstance(made, ast.ClassDef)
+    found: dict[str, str] = {}
+    for statement in made.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            found[statement.target.id] = ""
+        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and found:
+            name = next(reversed(found))
+            found[name] = found[name] or " ".join(str(statement.value.value).split())
+    return found
+
+
+if __name__ == "__main__":
+    print(table())
