@@ -45,6 +45,7 @@ _URL_PARAMETERS = {
     "connect_timeout": "connect_timeout",
     "sslrootcert": "sslrootcert",
     "pipeline": "pipeline",
+    "probeAfterSecs": "probe_after_secs",
 }
 
 
