@@ -214,7 +214,7 @@ def test_a_prepared_statement_gives_the_same_rows(both):
     assert both.ours.prepare(sql).run(n=3) == both.stock.prepare(sql).run(n=3) == [[1, "1"], [2, "2"], [3, "3"]]
 
 
-class Unhashable:
+class Unhashable:  # noqa: PLW1641 - that is its point
     """An adapter that can't be a key."""
 
     def __eq__(self, other):

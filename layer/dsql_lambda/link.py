@@ -50,7 +50,7 @@ class Link:
     def __init__(
         self, sock: socket.socket, *, timeout: float | None = None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        self._sock = sock
+        self.sock = sock
         self._timeout = timeout
         self._monotonic = monotonic
         self._outgoing = bytearray()
@@ -114,22 +114,22 @@ class Link:
 
     def is_readable(self) -> bool:
         """Is something there that nobody asked for? On an idle link that is the peer's goodbye. One poll, no waiting."""
-        return len(self.buffer) > self.position or bool(self._arrived) or bool(_wait(self._sock, 0.0))
+        return len(self.buffer) > self.position or bool(self._arrived) or bool(_wait(self.sock, 0.0))
 
     def close(self) -> None:
         """Close the socket; says nothing to the peer. May be called again."""
         self._outgoing.clear()
-        self._sock.close()
+        self.sock.close()
 
     def _send_some(self) -> None:
         self._refuse_if_broken()
         try:
             record = bytes(self._outgoing[:_RECORD])
             try:
-                count = self._sock.send(record)
+                count = self.sock.send(record)
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 # The peer reads no more while nobody reads its answers: take them in, then go on.
-                ready = _wait(self._sock, self._patience(), to_write=True)
+                ready = _wait(self.sock, self._patience(), to_write=True)
                 if not ready:
                     raise DeadlineReached("nothing could be sent before the deadline") from None
                 if ready & _READABLE and (data := self._receive_now()) is not None:
@@ -147,7 +147,7 @@ class Link:
         self._refuse_if_broken()
         try:
             while (data := self._receive_now()) is None:
-                if not _wait(self._sock, self._patience()):
+                if not _wait(self.sock, self._patience()):
                     raise DeadlineReached("no answer before the deadline")
         except BaseException as error:
             self.failure = self.failure or error
@@ -159,7 +159,7 @@ class Link:
     def _receive_now(self) -> bytes | None:
         """What has arrived; None if nothing has, and empty at the stream's end."""
         try:
-            return self._sock.recv(_RECEIVE)
+            return self.sock.recv(_RECEIVE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
 

@@ -357,6 +357,11 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
 
     # What pg8000's handlers leave out.
 
+    def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802
+        """pg8000 looks at its socket for channel binding: it gets the link's own."""
+        self._usock: Any = self.link.sock
+        super().handle_AUTHENTICATION_REQUEST(data, context)
+
     def handle_ERROR_RESPONSE(self, data: bytes, context: Any) -> None:  # noqa: N802
         """The server's error, with its fields as attributes."""
         super().handle_ERROR_RESPONSE(data, context)
