@@ -30,12 +30,9 @@ def table() -> str:
 
 def _meanings() -> dict[str, str]:
     """Each field's docstring: the string that stands below it in the source."""
-    (made,) = (
-        each for each in ast.parse(inspect.getsource(options)).body if getattr(each, "name", "") == ConnectOptions.__name__
-    )
-    assert isinstance(made, ast.ClassDef)
+    classes = {each.name: each for each in ast.parse(inspect.getsource(options)).body if isinstance(each, ast.ClassDef)}
     found: dict[str, str] = {}
-    for statement in made.body:
+    for statement in classes[ConnectOptions.__name__].body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             found[statement.target.id] = ""
         elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and found:

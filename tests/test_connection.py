@@ -8,6 +8,7 @@ import pg8000.native
 import pytest
 
 from dsql_lambda import (
+    CommitOutcomeUnknown,
     ConnectError,
     Connection,
     ConnectOptions,
@@ -59,7 +60,7 @@ def test_one_parameterised_statement_is_one_flight(dsql, connection):
     """Stock pg8000 takes three."""
     dsql.clear_log()
     connection.run("SELECT :a::int", a=1)
-    assert [event.messages for event in dsql.log] == [("Parse", "Bind", "Describe", "Execute", "Sync")]
+    assert [event.messages for event in dsql.log if event.kind == "flight"] == [("Parse", "Bind", "Describe", "Execute", "Sync")]
 
 
 def test_prepared_statements_work(connection):
@@ -187,6 +188,16 @@ def test_a_block_inside_a_block_is_refused(connection):
         connection.transaction_with_retry(lambda tx: None)
     connection.run("ROLLBACK")
     assert connection.transaction_with_retry(lambda tx: tx.value("SELECT 1")) == 1
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_block_whose_commit_is_not_answered_says_that_nobody_knows(dsql, options, applied):
+    """`CommitOutcomeUnknown`, as everywhere."""
+    connection = connect(options)
+    dsql.cut("after-commit-sent", applied=applied)
+    with pytest.raises(CommitOutcomeUnknown), connection.transaction() as tx:
+        tx.run(ADD, amount=1, id=1)
+    assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["101" if applied else "100"]]
 
 
 def test_a_lost_connection_can_not_be_replaced_by_itself(dsql, options):

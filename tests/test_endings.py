@@ -262,6 +262,20 @@ def test_an_interruption_leaves_nothing_open(stage, interruption):
     assert stage.balances() == [101, 100, 100]
 
 
+def test_a_rollback_that_meets_a_lost_link_is_a_rollback(stage):
+    """The server undoes what a dead link leaves: the function's value is returned, nothing is run again."""
+
+    def undo(tx):
+        tx.run(ADD, amount=1, id=1)
+        stage.dsql.cut("before-commit")
+        tx.rollback()
+        return tx.attempt
+
+    assert stage.run(undo) == 1
+    assert stage.balances() == [100, 100, 100]
+    assert stage.run(add_one) == 1
+
+
 # Stale
 
 

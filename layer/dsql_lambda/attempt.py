@@ -150,6 +150,15 @@ def run_attempts(
         attempt += 1
 
 
+def outcome_unknown(attempt: int) -> CommitOutcomeUnknown:
+    """The error for a COMMIT that was handed over and not answered."""
+    return CommitOutcomeUnknown(
+        "COMMIT was sent and no answer came: the transaction may be committed or not; read the data to find out "
+        "before you run it again",
+        attempts=attempt,
+    )
+
+
 def _next_step(
     outcome: Outcome,
     last_conflict: Outcome | None,
@@ -164,12 +173,7 @@ def _next_step(
     """Decide, without doing anything, what follows an ending that is neither a success nor final."""
     ending = outcome.ending
     if ending is Ending.UNKNOWN and not read_only:
-        unknown = CommitOutcomeUnknown(
-            "COMMIT was sent and no answer came: the transaction may be committed or not; read the data to find out "
-            "before you run it again",
-            attempts=attempt,
-        )
-        return _Step(error=unknown, cause=outcome.error)
+        return _Step(error=outcome_unknown(attempt), cause=outcome.error)
     is_out_of_time = ending is Ending.OUT_OF_TIME
     if not is_out_of_time and attempt < retry.max_attempts:
         delay = retry.delay(attempt, outcome.conflict.type if outcome.conflict else OCCType.UNKNOWN, random)
@@ -230,8 +234,8 @@ def _attempt(
     if connection.clock() - connection.used_at >= connection.probe_after_secs:
         try:
             tx.begin()
-        except Exception as error:  # noqa: BLE001 - whatever it is, `_ending_of` names it
-            outcome = _ending_of(tx, error, "begin")
+        except Exception as error:  # noqa: BLE001 - whatever it is, `ending_of` names it
+            outcome = ending_of(tx, error, "begin")
             return Outcome(ending=Ending.STALE, error=error) if outcome.ending is Ending.BROKEN else outcome
     value: Any = None
     raised: BaseException | None = None
@@ -239,20 +243,20 @@ def _attempt(
         value = function(tx)
     except Exception as error:  # noqa: BLE001 - it is raised again, or explained by what the server said before
         raised = error
-    if tx.has_ended and connection.link.failure is None:
+    if tx.has_ended:
         return Outcome(ending=Ending.FAILED, error=raised) if raised else Outcome(ending=Ending.ROLLED_BACK, value=value)
     if raised or tx.failure or connection.link.failure:
-        return _ending_of(tx, raised, "statement")
+        return ending_of(tx, raised, "statement")
     if monotonic() >= deadline_at:
         return Outcome(ending=Ending.OUT_OF_TIME, phase="function")
     try:
         tx.commit()
     except Exception as error:  # noqa: BLE001
-        return _ending_of(tx, error, "commit")
+        return ending_of(tx, error, "commit")
     return Outcome(ending=Ending.COMMITTED, value=value)
 
 
-def _ending_of(tx: Transaction, raised: BaseException | None, phase: str) -> Outcome:
+def ending_of(tx: Transaction, raised: BaseException | None, phase: str) -> Outcome:
     """Name the ending of an attempt that failed: by what the link and the server said, not by what the function made of it."""
     failure = tx.failure
     lost = tx.connection.link.failure

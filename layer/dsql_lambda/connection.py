@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from enum import Enum, auto
 from typing import Any, NamedTuple, Self, TypeVar
 
-from .attempt import random_number, run_in_transaction
+from .attempt import Ending, ending_of, outcome_unknown, random_number, run_in_transaction
 from .errors import ConnectError, DeadlineExceeded, TransactionError
 from .link import NEVER, Opener, dial
 from .options import ConnectOptions
@@ -45,7 +45,10 @@ class Connection(Wire):
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
-        """A transaction without retry: COMMIT when the block ends, ROLLBACK when it raises; every error as it is."""
+        """A transaction without retry: COMMIT when the block ends, ROLLBACK when it raises; every error as it is.
+
+        Raises `CommitOutcomeUnknown` when COMMIT was sent and no answer came.
+        """
         self.checkout(NEVER)
         tx = Transaction(self, read_only=read_only)
         try:
@@ -53,7 +56,13 @@ class Connection(Wire):
             if not tx.has_ended:
                 if tx.failure is not None:
                     raise tx.failure
-                tx.commit()
+                try:
+                    tx.commit()
+                except Exception as error:
+                    outcome = ending_of(tx, error, "commit")
+                    if outcome.ending is Ending.UNKNOWN:
+                        raise outcome_unknown(tx.attempt) from outcome.error
+                    raise
         finally:
             tx.abandon()
             self.checkin(self, "")

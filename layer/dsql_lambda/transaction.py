@@ -95,11 +95,8 @@ class Transaction:
     def rollback(self) -> None:
         """End the transaction now and undo all of it. The function's value is still returned; nothing is retried."""
         self._refuse_if_ended()
-        self._has_ended = True
-        self._close_stream()
         self._deferred.clear()
-        if self.connection.transaction_status != IDLE:
-            self.connection.fly([ROLLBACK])
+        self.abandon()
 
     # What the loop does with it.
 
