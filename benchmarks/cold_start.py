@@ -28,7 +28,7 @@ import dsql_lambda
 from dsql_lambda import connect
 
 from . import charts
-from .local import options_of, served
+from .local import authority_of, options_of, served
 from .peers import CONNECTOR, FIRST_ROW, OURS, PACKAGES, versions
 from .report import Say, Section, number, ratio, table, yes
 
@@ -103,10 +103,8 @@ def measure(
 ) -> dict[tuple[str, str], list[Cost]]:
     """The cost of each peer in each packaging, round by round; every second round in the reverse order."""
     python = getattr(sys, "_base_executable", sys.executable)
-    with packagings() as places, tempfile.NamedTemporaryFile("w", suffix=".pem") as authority:
-        authority.write(environment["DSQL_SSLROOTCERT"])
-        authority.flush()
-        base = {**environment, "BENCH_CA": authority.name, "HOME": tempfile.gettempdir(), "PATH": os.environ.get("PATH", "")}
+    with packagings() as places, authority_of(environment) as authority:
+        base = {**environment, "BENCH_CA": authority, "HOME": tempfile.gettempdir(), "PATH": os.environ.get("PATH", "")}
         codes = {(name, how): code for how in _PACKAGINGS for name, code in {_BARE: "", **FIRST_ROW}.items()}
         costs: dict[tuple[str, str], list[Cost]] = {each: [] for each in codes}
         for count in range(-1, rounds):  # the first round warms the disk's cache and does not count

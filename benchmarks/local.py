@@ -1,4 +1,7 @@
-"""A local DSQL in a process of its own, so that its work is not its clients'. Knows `python -m dsql_local serve`, and nothing else."""
+"""A local DSQL in a process of its own, so that its work is not its clients'.
+
+Knows `python -m dsql_local serve`, and what clients want to be told.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from dsql_lambda import ConnectOptions
@@ -21,8 +25,8 @@ def served() -> Iterator[dict[str, str]]:
         [sys.executable, "-m", "dsql_local", "serve"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
     )
     try:
-        assert process.stdout is not None
-        assert process.stderr is not None
+        if process.stdout is None or process.stderr is None:
+            raise RuntimeError("no pipe to the local DSQL")
         said = process.stderr.readline()
         process.stderr.readline()
         if not said.startswith("# The local DSQL serves"):
@@ -36,7 +40,28 @@ def served() -> Iterator[dict[str, str]]:
         process.communicate()
 
 
-def options_of(environment: dict[str, str]) -> ConnectOptions:
+def options_of(environment: Mapping[str, str]) -> ConnectOptions:
     """The layer's options for it."""
     credentials = Credentials(access_key=environment["AWS_ACCESS_KEY_ID"], secret_key=environment["AWS_SECRET_ACCESS_KEY"])
     return ConnectOptions.from_env(environment, credentials=credentials)
+
+
+@contextmanager
+def credentials_of(environment: Mapping[str, str]) -> Iterator[None]:
+    """Its AWS_* variables in this process, for boto3, and as they were afterwards."""
+    before = dict(os.environ)
+    os.environ.update({name: value for name, value in environment.items() if name.startswith("AWS_")})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def authority_of(environment: Mapping[str, str]) -> Iterator[str]:
+    """The path of a file with its certificate, for libpq."""
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as authority:
+        authority.write(environment["DSQL_SSLROOTCERT"])
+        authority.flush()
+        yield authority.name
