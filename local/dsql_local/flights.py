@@ -6,7 +6,7 @@ statements (PostgreSQL's implicit transaction), and every BEGIN, COMMIT and ROLL
 elsewhere.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -42,6 +42,16 @@ def _outlives(message: Message) -> bool:
     return (message.kind == b"P" and message.body[:1] != b"\0") or (message.kind == b"C" and message.body[:1] == b"S")
 
 
+def _told(message: Message, instead: Callable[[str], str]) -> Message:
+    if message.kind == b"Q":
+        return query(instead(message.texts(1)[0]))
+    if message.kind != b"P":
+        return message
+    name, _, rest = message.body.partition(b"\0")
+    sql, _, types = rest.partition(b"\0")
+    return Message(b"P", b"\0".join((name, instead(sql.decode("utf-8", "replace")).encode(), types)))
+
+
 _kind = lru_cache(maxsize=4096)(kind_of)
 
 
@@ -51,11 +61,32 @@ class Unit:
 
     messages: tuple[Message, ...]
     statements: tuple[str, ...]
+    parts: "tuple[Unit, ...]" = ()  # what it was merged of, if it was
 
     @property
     def kind(self) -> Kind:
         """What it means to a transaction; a unit of several statements is OTHER."""
         return _kind(self.statements[0]) if len(self.statements) == 1 else Kind.OTHER
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The SQL that it executes or prepares."""
+        prepared = tuple(message.texts(2)[1] for message in self.messages if message.kind == b"P")
+        return (*prepared, *self.statements)
+
+    @property
+    def has_portal(self) -> bool:
+        """Whether it makes or uses a portal, which a Sync would close."""
+        return any(message.kind in (b"B", b"E") for message in self.messages)
+
+    @property
+    def sent(self) -> int:
+        """How many bytes the client sent with it."""
+        return sum(len(message.body) for message in self.messages)
+
+    def told(self, instead: Callable[[str], str]) -> "Unit":
+        """The same with every SQL text replaced; `statements` stay as the client wrote them."""
+        return replace(self, messages=tuple(_told(message, instead) for message in self.messages))
 
     @property
     def simple(self) -> bool:
@@ -133,9 +164,9 @@ def _merged(run: list[Unit]) -> Iterator[Unit]:
         return
     statements = tuple(statement for part in run for statement in part.statements)
     if run[0].simple:
-        yield Unit((query("; ".join(statements)),), statements)
+        yield Unit((query("; ".join(statements)),), statements, tuple(run))
     else:
-        yield Unit(tuple(message for part in run for message in part.messages), statements)
+        yield Unit(tuple(message for part in run for message in part.messages), statements, tuple(run))
 
 
 class Flights:

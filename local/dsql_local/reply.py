@@ -13,7 +13,7 @@ from .backend import Backend
 from .flights import Unit
 from .messages import FLUSH, Message, error_fields, joined
 
-__all__ = ["Client", "NoClient", "Reply", "carry", "carry_unsynced"]
+__all__ = ["Client", "NoClient", "Reply", "carry", "carry_unsynced", "in_own_words"]
 
 BATCH_BYTES = 1 << 16
 HELD_BYTES = 1 << 20  # what is longer is passed on as it comes, and cannot be replaced any more
@@ -55,6 +55,11 @@ def _is_conflict(message: Message) -> bool:
     return fields.get("C") in ("40001", "40P01") and fields.get("R") != "exec_stmt_raise"
 
 
+def in_own_words(message: Message) -> Message:
+    """An answer as DSQL gives it."""
+    return conflict("OC000") if _is_conflict(message) else message
+
+
 @dataclass(slots=True)
 class Reply:
     """What PostgreSQL said to one unit, up to and without ReadyForQuery."""
@@ -77,7 +82,7 @@ class Reply:
 
     def give(self, client: Client) -> bool:
         """Hand it to the client, a conflict in DSQL's words; whether it is a success."""
-        client.write(joined([conflict("OC000") if _is_conflict(message) else message for message in self.held]))
+        client.write(joined([in_own_words(message) for message in self.held]))
         self.held = []
         return self.error is None
 

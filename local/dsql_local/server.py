@@ -15,7 +15,10 @@ from .backend import Backend
 from .faults import Conflict, Cut, CutPoint, Faults, How, Refuse, Unavailable
 from .flights import Flights
 from .front import Front
+from .guard import Guard
 from .identity import Identity
+from .ledger import Catalog
+from .limits import Limits
 from .log import Event, Log
 from .messages import Message, Splitter, data_row, error_fields, query
 from .postgres import Postgres
@@ -55,12 +58,15 @@ class LocalDsql:
         credentials: Mapping[str, str] | None = None,
         port: int = 0,
         clock: Callable[[], float] = time.time,
+        limits: Limits | None = None,
     ) -> None:
         cluster_id = cluster_id or DEFAULT_CLUSTER
         if not re.fullmatch("[a-z0-9]{26}", cluster_id):
             raise ValueError(f"cluster_id must be 26 characters of a-z and 0-9, not {cluster_id!r}")
         self._identity = Identity(cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock)
         self._port = port
+        self._limits = limits or Limits()
+        self._catalog = Catalog()
         self._faults = Faults()
         self._log = Log()
         self._postgres = Postgres()
@@ -158,7 +164,8 @@ class LocalDsql:
         await self._rivals.close()
 
     def _new_session(self, backend: Backend, note: Note) -> Session:
-        return Session(backend, faults=self._faults, rivals=self._rivals, note=note)
+        guard = Guard(backend, self._limits, self._catalog, self._identity.clock)
+        return Session(backend, guard=guard, faults=self._faults, rivals=self._rivals, note=note)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
@@ -180,10 +187,12 @@ class LocalDsql:
         async with self._admin_turn:
             if self._admin is None:
                 backend = await Backend.connect(self._postgres.socket, {"user": "admin", "database": "postgres"})
-                self._admin = Session(backend, faults=Faults(), rivals=self._rivals, note=_ignore)
+                self._admin_guard = Guard(backend, self._limits, self._catalog, self._identity.clock)
+                self._admin = Session(backend, guard=self._admin_guard, faults=Faults(), rivals=self._rivals, note=_ignore)
             rows: list[Row] = []
             try:
                 for statement in split(sql):
+                    self._admin_guard.look()  # only clients meet OC001
                     rows = await _collect(self._admin, statement)
             finally:
                 if self._admin.inside:
@@ -192,9 +201,7 @@ class LocalDsql:
 
     # --- Faults on demand ---
 
-    def conflict_next(
-        self, n: int = 1, code: ConflictCode = "OC000", *, at: Literal["commit", "statement"] = "commit"
-    ) -> None:
+    def conflict_next(self, n: int = 1, code: ConflictCode = "OC000", *, at: Literal["commit", "statement"] = "commit") -> None:
         """Fail the next `n` COMMITs of open transactions, or the next `n` statements, with 40001 and the text of `code`.
 
         A COMMIT's transaction is rolled back, a statement's has failed, as with OC001 at a read. The code "40001" has no marker.

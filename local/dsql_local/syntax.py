@@ -1,0 +1,77 @@
+"""DSQL's own statements, which PostgreSQL's grammar does not have: recognised before the parser, told to PostgreSQL otherwise.
+
+`CREATE INDEX ASYNC`, `ALTER TABLE ASYNC`, `AWS IAM GRANT` and `AWS IAM REVOKE`. What they do is done by the functions of the
+schema `sys` (see `sys_schema`). Pure text in, pure text out; nothing is refused here.
+"""
+
+import base64
+import re
+import uuid
+from dataclasses import dataclass
+
+__all__ = ["Translated", "first_word", "literal", "new_job_id", "translate"]
+
+_S = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"  # white space and comments
+_NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
+_WORD = re.compile(rf"{_S}*(\w+)")
+_INDEX = re.compile(rf"{_S}*(CREATE{_S}+(?:UNIQUE{_S}+)?INDEX){_S}+ASYNC\b(.*)", re.IGNORECASE | re.DOTALL)
+_TABLE = re.compile(rf"{_S}*(ALTER{_S}+TABLE){_S}+ASYNC\b(.*)", re.IGNORECASE | re.DOTALL)
+_IAM = re.compile(rf"{_S}*AWS\b", re.IGNORECASE)
+_MAPPING = re.compile(
+    rf"{_S}*AWS{_S}+IAM{_S}+(?:(GRANT){_S}+({_NAME}){_S}+TO|(REVOKE){_S}+({_NAME}){_S}+FROM){_S}*'((?:[^']|'')*)'{_S}*;?{_S}*",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """A statement of DSQL's own. `plain` is what it is without DSQL's word, for the parser; None: it has no such form.
+
+    `execution` is what PostgreSQL is told and `tag` what its command tag is to be, both None for a text that is malformed.
+    """
+
+    plain: str | None
+    execution: str | None = None
+    tag: str | None = None
+
+
+def first_word(sql: str) -> str:
+    """The word that a statement begins with, in upper case."""
+    word = _WORD.match(sql)
+    return "" if word is None else word[1].upper()
+
+
+def literal(text: str) -> str:
+    """A string literal."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def new_job_id() -> str:
+    """A job's id, as a cluster writes it: a UUID in 26 characters of base 32."""
+    return base64.b32encode(uuid.uuid4().bytes).decode().rstrip("=").lower()
+
+
+def translate(sql: str) -> Translated | None:
+    """What a statement is, if it is one of DSQL's own."""
+    index = _INDEX.fullmatch(sql)
+    if index is not None:
+        plain = index[1] + index[2]
+        call = f"SELECT sys._create_index({literal(new_job_id())}, {literal(plain)}) AS job_id"
+        return Translated(plain, call, "CREATE INDEX")
+    table = _TABLE.fullmatch(sql)
+    if table is not None:
+        plain = table[1] + table[2]
+        call = f"SELECT sys._alter_table({literal(new_job_id())}, {literal(plain)}) AS job_id"
+        return Translated(plain, call, "ALTER TABLE")
+    if _IAM.match(sql) is None:
+        return None
+    mapping = _MAPPING.fullmatch(sql)
+    if mapping is None:
+        return Translated(None)
+    verb = (mapping[1] or mapping[3]).upper()
+    role, arn = literal(_folded(mapping[2] or mapping[4])), literal(mapping[5].replace("''", "'"))
+    return Translated(None, f"CALL sys._iam_{verb.lower()}({role}, {arn})", f"AWS IAM {verb}")
+
+
+def _folded(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name.lower()
