@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -138,11 +139,17 @@ def test_what_does_not_start_says_why(tmp_path):
     assert not broken.folder.exists()
 
 
-def test_the_template_is_made_once(tmp_path):
+@pytest.fixture
+def shared_folder():
+    """A folder that the unprivileged user can enter too; pytest's own are for its user alone."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_the_template_is_made_once(shared_folder):
     """A second call finds what the first has made, and a cluster made from nothing works."""
-    cache = tmp_path / "cache"
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o055)
+    cache = shared_folder / "cache"
     first = Template.ready(cache)
     made = first.cluster.stat().st_mtime_ns
     assert Template.ready(cache) == first
