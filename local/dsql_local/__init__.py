@@ -3,11 +3,26 @@
     with LocalDsql() as dsql:
         os.environ.update(dsql.environment)
 
-`LocalDsql` is the cluster; `Event` is one line of its log; `SqlError` and `PostgresError` are what its methods raise.
+`LocalDsql` is the cluster; `Event` is one line of its log; `SqlError` and `PostgresError` are what its methods raise. They are
+imported when they are named: pytest loads the plugin in every project of an interpreter that has this package.
 """
 
-from .log import Event
-from .server import LocalDsql, SqlError
-from .template import PostgresError
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .log import Event
+    from .server import LocalDsql, SqlError
+    from .template import PostgresError
 
 __all__ = ["Event", "LocalDsql", "PostgresError", "SqlError"]
+
+_HOMES = {"Event": "log", "LocalDsql": "server", "PostgresError": "template", "SqlError": "server"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -1,4 +1,4 @@
-"""An access token of DSQL, verified as the service does it: a presigned SigV4 request, recomputed with the known secret.
+"""An access token of DSQL: signed as a client does it, verified as the service does it, by recomputing it with the known secret.
 
 Pure: bytes and a moment in, a reason or None out. A reason names what differs and what to set, never the token, its
 signature or a secret.
@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlencode
 
-__all__ = ["Refused", "Token", "expired", "read", "verify"]
+__all__ = ["Refused", "Token", "expired", "read", "sign", "verify"]
 
 MAX_SECONDS = 604_800  # a week, the longest a presigned request may live
 SKEW = timedelta(minutes=5)  # how far ahead a client's clock may be
@@ -71,6 +71,21 @@ def read(text: str) -> Token:
     if len(dict(pairs)) != len(pairs):
         raise Refused("A parameter of the token stands there twice.")
     return Token(host, dict(pairs))
+
+
+def sign(*, user: str, endpoint: str, region: str, key: str, secret: str, now: float, seconds: int = 900) -> str:
+    """A token that lets `user` in from now on, for so many seconds."""
+    at = datetime.fromtimestamp(now, UTC)
+    parameters = {
+        "Action": "DbConnectAdmin" if user == "admin" else "DbConnect",
+        "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+        "X-Amz-Credential": f"{key}/{at:%Y%m%d}/{region}/dsql/aws4_request",
+        "X-Amz-Date": f"{at:{_FORM}}",
+        "X-Amz-Expires": str(seconds),
+        "X-Amz-SignedHeaders": "host",
+    }
+    signature = _signature(Token(endpoint, parameters), secret, f"{at:%Y%m%d}", region)
+    return f"{endpoint}/?{urlencode(parameters, quote_via=quote)}&{_SIGNATURE}={signature}"
 
 
 def verify(

@@ -47,6 +47,11 @@ class Identity:
         if self.expired_until is not None and self._declared_expired(token, self.expired_until):
             raise access_token.expired(token, self.expired_until)
 
+    def token(self, user: str) -> str:
+        """A token for this user, signed now with the first credentials."""
+        key, secret = next(iter(self.credentials.items()))
+        return access_token.sign(user=user, endpoint=self.endpoint, region=self.region, key=key, secret=secret, now=self.clock())
+
     def expire(self) -> None:
         """Declare every token signed up to now expired."""
         self.expired_until = self.clock()

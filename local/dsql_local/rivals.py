@@ -40,6 +40,12 @@ class Rivals:
         """Open the connection that asks about locks."""
         return cls(await Backend.connect(server, {"user": SUPERUSER, "database": "postgres"}))
 
+    async def ask_through(self, control: Backend) -> None:
+        """Ask through another connection from now on."""
+        async with self._turn:
+            before, self._control = self._control, control
+        await before.close()
+
     async def close(self) -> None:
         """End all watching and the connection."""
         for task in self._watching:

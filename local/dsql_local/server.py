@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -24,6 +25,7 @@ from .messages import Message, Splitter, data_row, error_fields, query
 from .postgres import Postgres
 from .rivals import Rivals
 from .session import Note, Session
+from .snapshots import Snapshots, control
 from .statements import split
 
 __all__ = ["LocalDsql", "SqlError"]
@@ -108,6 +110,28 @@ class LocalDsql:
             "AWS_REGION": self._identity.region,
         }
 
+    @property
+    def ca_file(self) -> Path:
+        """The same certificate as a file, for what wants a path; it is there while the server runs."""
+        return self._postgres.folder / "ca.pem"
+
+    def token(self, user: str = "admin") -> str:
+        """An access token for this user, signed now: the password."""
+        return self._identity.token(user)
+
+    def libpq(self, user: str = "admin") -> dict[str, str]:
+        """What libpq's drivers connect with, a fresh token included: `psycopg.connect(**dsql.libpq())`."""
+        return {
+            "host": self.endpoint,
+            "hostaddr": self.host,
+            "port": str(self.port),
+            "user": user,
+            "dbname": "postgres",
+            "password": self.token(user),
+            "sslmode": "verify-full",
+            "sslrootcert": str(self.ca_file),
+        }
+
     # --- Life ---
 
     def __enter__(self) -> Self:
@@ -117,6 +141,7 @@ class LocalDsql:
         try:
             self._port = self._listener.getsockname()[1]
             self._postgres.start()
+            self.ca_file.write_text(self.ca_pem)
             self._loop = asyncio.new_event_loop()
             self._thread = threading.Thread(target=self._loop.run_forever, name="local-dsql", daemon=True)
             self._thread.start()
@@ -143,6 +168,7 @@ class LocalDsql:
 
     async def _open(self) -> None:
         self._admin: Session | None = None
+        self._snapshots: Snapshots | None = None
         self._admin_turn = asyncio.Lock()
         self._rivals = await Rivals.connect(self._postgres.socket)
         self._front = Front(
@@ -161,6 +187,8 @@ class LocalDsql:
         await self._front.close_connections("fin")
         if self._admin is not None:
             await self._admin.close()
+        if self._snapshots is not None:
+            await self._snapshots.close()
         await self._rivals.close()
 
     def _new_session(self, backend: Backend, note: Note) -> Session:
@@ -172,6 +200,36 @@ class LocalDsql:
             work.close()
             raise RuntimeError("The local DSQL does not run: use it inside `with LocalDsql() as dsql:`.")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    # --- What the database holds, kept and brought back ---
+
+    def snapshot(self) -> str:
+        """Keep what the database holds now, for `restore`. Cuts every connection."""
+        return self._call(self._snapshot())
+
+    async def _snapshot(self) -> str:
+        await self._leave_database()
+        if self._snapshots is None:
+            self._snapshots = Snapshots(await control(self._postgres.socket))
+            await self._rivals.ask_through(await control(self._postgres.socket))
+        return await self._snapshots.take()
+
+    def restore(self, snapshot: str) -> None:
+        """Let the database hold what it held at that `snapshot()`, in some milliseconds. Cuts every connection."""
+        self._call(self._restore(snapshot))
+
+    async def _restore(self, snapshot: str) -> None:
+        if self._snapshots is None:
+            raise KeyError(snapshot)
+        await self._leave_database()
+        await self._snapshots.restore(snapshot)
+
+    async def _leave_database(self) -> None:
+        await self._front.close_connections("fin")
+        async with self._admin_turn:
+            if self._admin is not None:
+                await self._admin.close()
+                self._admin = None
 
     # --- SQL past the front ---
 
