@@ -6,8 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dsql_lambda import ConfigError, ConnectError, DeadlineExceeded, OCCRetryConfig, Pool, run_transaction, with_dsql_transaction
-from dsql_lambda.token import Credentials
+from dsql_lambda import (
+    ConfigError,
+    ConnectError,
+    Connection,
+    DeadlineExceeded,
+    OCCRetryConfig,
+    Pool,
+    run_transaction,
+    with_dsql_transaction,
+)
+from dsql_lambda.connection import open_connection
+from dsql_lambda.token import Credentials, Signer
 
 ADD = "UPDATE accounts SET balance = balance + :amount WHERE id = :id"
 
@@ -236,26 +246,36 @@ def test_min_size_is_kept_open(dsql, pool_of):
     assert (pool.statistics.size, pool.statistics.idle) == (3, 3)
 
 
-def test_the_token_is_refreshed_in_the_background(dsql, options):
-    """At 80 % of its life: a 1 s token is signed again before anybody connects with the old one; seen at the server's side."""
-    signed = []
-
-    def credentials():
-        signed.append(time.monotonic())
-        return Credentials(access_key="defaultkey", secret_key="defaultsecret")
-
-    with Pool(options, credentials=credentials, token_duration_secs=2) as pool:
-        with pool.connection() as first, pool.connection() as second:
-            assert first.backend_pid != second.backend_pid
-        kept = pool._signer.token()
+def test_the_token_is_refreshed_in_the_background(dsql, options, wall_clock):
+    """At 80 % of its life, before anybody connects with the old one; the server refuses that one, and takes the new."""
+    credentials = Credentials(access_key="defaultkey", secret_key="defaultsecret")
+    with Pool(options, credentials=credentials, token_duration_secs=5, clock=wall_clock.time) as pool:
+        with pool.connection():
+            first = pool._signer.token()
         end = time.monotonic() + 10
-        while pool._signer._kept and pool._signer._kept[0] is kept and time.monotonic() < end:
+        while pool._signer._kept and pool._signer._kept[0] is first and time.monotonic() < end:
             threading.Event().wait(0.02)
         assert pool._signer._kept
-        assert pool._signer._kept[0].signed_at > kept.signed_at
-        with pool.connection(), pool.connection(), pool.connection() as third:
-            assert third.run("SELECT 1") == [[1]]
-    assert count(dsql, "refused") == 0
+        assert pool._signer._kept[0].signed_at > first.signed_at
+        wall_clock.ahead_by += max(0.0, first.expires_at + 0.5 - wall_clock.time())
+        with pool.connection(), pool.connection() as second:
+            assert second.run("SELECT 1") == [[1]]
+        assert count(dsql, "refused") == 0
+        with pytest.raises(ConnectError, match="Signature expired"):
+            open_connection(Connection, options, OldToken(first))
+
+
+class OldToken(Signer):
+    """Signs nothing: gives a token that it was given."""
+
+    def __init__(self, token):
+        self._token = token
+
+    def sign(self, at=None):
+        return self._token
+
+    def forget(self):
+        """It has no other."""
 
 
 def test_in_lambda_there_is_no_thread(pool_of, monkeypatch):
