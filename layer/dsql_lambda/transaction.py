@@ -17,7 +17,17 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from .errors import TransactionError
-from .wire import IDLE, IN_TRANSACTION, RESERVED_NAMES, DatabaseError, Result, Statement, Wire, make_statement
+from .wire import (
+    IDLE,
+    IN_TRANSACTION,
+    RESERVED_NAMES,
+    DatabaseError,
+    InterfaceError,
+    Result,
+    Statement,
+    Wire,
+    make_statement,
+)
 
 BEGIN = Statement("BEGIN", "BEGIN")
 BEGIN_READ_ONLY = Statement("BEGIN READ ONLY", "BEGIN READ ONLY")
@@ -123,7 +133,13 @@ class Transaction:
         flight += [each.statement for each in self._deferred]
         self._has_ended = True
         self._commit_index = len(flight)
-        tag = self._sent([*flight, COMMIT])[-1].command_tag
+        try:
+            tag = self._sent([*flight, COMMIT])[-1].command_tag
+        except (OSError, InterfaceError):
+            # COMMIT was answered, and only what follows its tag was lost: that is a success all the same.
+            tag = self.connection.last_tag
+            if tag != "COMMIT":
+                raise
         if tag != "COMMIT":
             self._fail(f"COMMIT was answered with {tag}: nothing was committed")
 

@@ -164,6 +164,8 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
             link = Link(sock, timeout=kwargs.get("timeout"))
         self.link: Link = link
         self._marks: list[int] = []
+        self.last_tag = ""
+        """What the server answered to the last statement that `fly` sent; empty if that answer did not come."""
         self._awaits_ready = False
         self._claim = Lock()
         try:
@@ -235,9 +237,12 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
         Raises the `DatabaseError` of the statement that failed (its SQL as `statement`); none after it ran.
         """
         results = [Result(each, stream) for each in statements]
-        self._send_flight(statements)
-        for _ in self._answers(results):
-            pass
+        try:
+            self._send_flight(statements)
+            for _ in self._answers(results):
+                pass
+        finally:
+            self.last_tag = results[-1].command_tag
         return results
 
     def stream_flight(self, statements: Sequence[Statement]) -> Generator[tuple[Result, list[Any]]]:
