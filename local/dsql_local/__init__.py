@@ -3,21 +3,23 @@
     with LocalDsql() as dsql:
         os.environ.update(dsql.environment)
 
-`LocalDsql` is the cluster; `Event` is one line of its log; `SqlError` and `PostgresError` are what its methods raise. They are
-imported when they are named: pytest loads the plugin in every project of an interpreter that has this package.
+`LocalDsql` is the cluster and `Limits` what it takes; `Event` is one line of its log; `SqlError` and `PostgresError` are what its
+methods raise. They are imported when they are named: pytest loads the plugin in every project of an interpreter that has this
+package.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .limits import Limits
     from .log import Event
     from .server import LocalDsql, SqlError
     from .template import PostgresError
 
-__all__ = ["Event", "LocalDsql", "PostgresError", "SqlError"]
+__all__ = ["Event", "Limits", "LocalDsql", "PostgresError", "SqlError"]
 
-_HOMES = {"Event": "log", "LocalDsql": "server", "PostgresError": "template", "SqlError": "server"}
+_HOMES = {"Event": "log", "Limits": "limits", "LocalDsql": "server", "PostgresError": "template", "SqlError": "server"}
 
 
 def __getattr__(name: str) -> object:

@@ -4,7 +4,7 @@ Texts of refusals at connect and of conflicts are DSQL's own where they are know
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .messages import Message, error
@@ -23,6 +23,7 @@ __all__ = [
     "conflict",
     "foreign_sni",
     "not_authorized",
+    "not_mapped",
     "unsupported",
 ]
 
@@ -70,13 +71,19 @@ def access_denied(reason: str) -> Refusal:
     return Refusal("08006", ACCESS_DENIED, reason)
 
 
-def not_authorized(user: str, cluster: str, region: str) -> Refusal:
+def not_authorized(user: str, cluster: str, region: str, principal: str | None = None) -> Refusal:
     """IAM knows the caller and does not let it connect."""
     action = "dsql:DbConnectAdmin" if user == "admin" else "dsql:DbConnect"
     return access_denied(
-        f"User: arn:aws:sts::123456789012:assumed-role/local/session is not authorized to perform: {action} on resource: "
-        f"arn:aws:dsql:{region}:123456789012:cluster/{cluster}"
+        f"User: {principal or 'arn:aws:sts::123456789012:assumed-role/local/session'} is not authorized to perform: {action} "
+        f"on resource: arn:aws:dsql:{region}:123456789012:cluster/{cluster}"
     )
+
+
+def not_mapped(user: str, cluster: str, region: str, principal: str) -> Refusal:
+    """IAM lets the caller connect, and no `AWS IAM GRANT` lets it be this role. The second sentence is ours."""
+    refusal = not_authorized(user, cluster, region, principal)
+    return replace(refusal, hint=f"{refusal.hint}. As admin, run: AWS IAM GRANT {user} TO '{principal}'")
 
 
 def conflict(code: str) -> Message:

@@ -9,26 +9,33 @@ import functools
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 from . import access_token
-from .answers import NO_SNI, PLAINTEXT, REFUSALS, Refusal, access_denied, foreign_sni, not_authorized
+from .admission import Admission
+from .answers import NO_SNI, PLAINTEXT, REFUSALS, Refusal, RefusalReason, access_denied, foreign_sni, not_authorized, not_mapped
 from .authority import Authority
 from .backend import Backend, BackendLost, CommandFailed, StartupRefused
 from .faults import Cut, Faults, How
 from .flights import Flight, Flights
 from .identity import Identity
+from .limits import Limits
 from .link import Gone, HandshakeFailed, Link, Plaintext
 from .log import Event, Log
-from .messages import CANCEL_REQUEST, PASSWORD_PLEASE, Message, ProtocolError, StartupPacket, error_fields, joined
+from .messages import CANCEL_REQUEST, PASSWORD_PLEASE, Message, ProtocolError, StartupPacket, TooLong, error_fields, joined
+from .rules import answer, refused_at_startup
 from .session import Note, Session
+from .syntax import literal
 from .template import SUPERUSER
 
 __all__ = ["Front"]
 
 OPENING_SECONDS = 30.0
 LOOKING_SECONDS = 0.05
+_MAPPED = "SELECT 1 FROM sys.iam_pg_role_mappings WHERE pg_role_name = {user} AND arn = {arn}"
+_SETTING = re.compile(r"(?:-c\s*|--)([\w.-]+)=")
 _CLUSTER_OPTION = re.compile(r"(?:-c\s*|--)amzn-cluster-id=(\S+)\s*")
 
 
@@ -52,6 +59,7 @@ class Front:
         log: Log,
         server: Path,
         sessions: Callable[[Backend, Note], Session],
+        limits: Limits,
     ) -> None:
         self.identity = identity
         self.authority = authority
@@ -59,6 +67,8 @@ class Front:
         self.log = log
         self.server = server
         self.sessions = sessions
+        self.limits = limits
+        self.admission = Admission(limits, identity.clock)
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
         self._accepted = 0
 
@@ -73,7 +83,7 @@ class Front:
                 continue
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._accepted += 1
-            connection = Connection(self, Link(accepted), self._accepted)
+            connection = Connection(self, Link(accepted, longest=self.limits.message), self._accepted)
             task = loop.create_task(connection.serve())
             self._tasks[connection] = task
             task.add_done_callback(functools.partial(self._forget, connection))
@@ -101,6 +111,8 @@ class Connection:
         self._flights = Flights()
         self._session: Session | None = None
         self._ended_by = "client"
+        self._admitted = False
+        self._timer: asyncio.TimerHandle | None = None
         self.ending = False
 
     async def serve(self) -> None:
@@ -112,6 +124,8 @@ class Connection:
                 await self._serve_flights(session)
         except Refused as refused:
             self._refuse(refused.refusal)
+        except TooLong:
+            self._refuse(Refusal(*astuple(answer("message"))))
         except ProtocolError as broken:
             self._refuse(Refusal("08P01", f"protocol violation: {broken}"))
         except Plaintext:
@@ -148,8 +162,8 @@ class Connection:
             return None
         parameters = self._parameters(packet, sni)
         user = parameters["user"]
-        await self._authenticate(user)
-        return await self._connect(user, parameters)
+        principal = await self._authenticate(user)
+        return await self._connect(user, parameters, principal)
 
     def _parameters(self, packet: StartupPacket, sni: str | None) -> dict[str, str]:
         """What PostgreSQL will be told. The cluster is named by the server name, or by an option as through PrivateLink."""
@@ -163,11 +177,16 @@ class Connection:
         identity = self._front.identity
         if not (named and named[1] == identity.cluster) and sni != identity.endpoint:
             raise Refused(NO_SNI if sni is None else foreign_sni(sni, identity.endpoint))
+        settings = [name.replace("-", "_") for name in _SETTING.findall(parameters.get("options", ""))]
+        for name in (*parameters, *settings):
+            refused = refused_at_startup(name)
+            if refused is not None:
+                raise Refused(Refusal(refused.sqlstate, refused.message))
         return parameters
 
-    async def _authenticate(self, user: str) -> None:
-        """Ask for the token and believe nothing of it before it is verified."""
-        reason = self._front.faults.at_connect()
+    async def _authenticate(self, user: str) -> str:
+        """Ask for the token and believe nothing of it before it is verified: the ARN of its signer."""
+        reason = self._front.faults.at_connect() or self._admit()
         if reason is not None and reason in REFUSALS:
             raise Refused(REFUSALS[reason])
         self._link.write(PASSWORD_PLEASE.data)
@@ -180,19 +199,29 @@ class Connection:
         if reason == "access":
             raise Refused(not_authorized(user, identity.cluster, identity.region))
         try:
-            identity.check(message.texts(1)[0], user)
+            return identity.check(message.texts(1)[0], user)
         except access_token.Refused as refused:
             raise Refused(access_denied(str(refused))) from None
 
-    async def _connect(self, user: str, parameters: dict[str, str]) -> Session:
+    def _admit(self) -> RefusalReason | None:
+        reason = self._front.admission.admit()
+        self._admitted = reason is None
+        return reason
+
+    async def _connect(self, user: str, parameters: dict[str, str], principal: str) -> Session:
         if user == SUPERUSER:
             raise Refused(Refusal("28000", f'role "{user}" does not exist'))
         try:
             backend = await Backend.connect(self._front.server, parameters)
         except StartupRefused as refused:
             fields = error_fields(refused.answer)
+            if fields.get("C") == "53300":  # PostgreSQL's own limit is lower
+                raise Refused(REFUSALS["connections"]) from None
             raise Refused(Refusal(fields.get("C", "08006"), fields.get("M", ""), fields.get("H"))) from None
         self._session = self._front.sessions(backend, self._note)
+        if user != "admin" and not await backend.run(_MAPPED.format(user=literal(user), arn=literal(principal))):
+            identity = self._front.identity
+            raise Refused(not_mapped(user, identity.cluster, identity.region, principal))
         self._link.write(joined(backend.greeting))
         await self._link.drain()
         return self._session
@@ -205,9 +234,14 @@ class Connection:
     # --- Serving ---
 
     async def _serve_flights(self, session: Session) -> None:
+        clock, longest = self._front.identity.clock, self._front.limits.connection_age
+        opened = clock()
+        self._timer = asyncio.get_running_loop().call_later(longest, self.cut, "fin", "age")
         while True:
             message = await self._link.receive()
-            if message.kind == b"X":
+            if clock() - opened > longest:
+                self.cut("fin", "age")
+            if message.kind == b"X" or clock() - opened > longest:
                 raise Gone
             flight = self._flights.feed(message, more=self._link.has_more)
             if flight is None:
@@ -246,9 +280,13 @@ class Connection:
         raise Gone
 
     async def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         if self._session is not None:
             await self._session.close()
         await self._link.close()
+        if self._admitted:
+            self._front.admission.leave()
         self._note("close", reason=self._ended_by)
 
     def _note(self, kind: Any, /, **fields: Any) -> None:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from . import access_token
 
-__all__ = ["Identity"]
+__all__ = ["ACCOUNT", "Identity"]
+
+ACCOUNT = "123456789012"
 
 
 @dataclass(slots=True)
@@ -16,6 +18,7 @@ class Identity:
     region: str
     credentials: Mapping[str, str]
     clock: Callable[[], float]
+    principals: Mapping[str, str] = field(default_factory=dict)
     expired_until: float | None = None
     presented: set[str] = field(default_factory=set)
 
@@ -32,8 +35,12 @@ class Identity:
         use = "set AWS_ACCESS_KEY_ID=defaultkey and AWS_SECRET_ACCESS_KEY=defaultsecret" if default else "set one of these"
         return f"The local DSQL knows {names}: {use}, and unset AWS_SESSION_TOKEN and AWS_PROFILE."
 
-    def check(self, text: str, user: str) -> None:
-        """Raise `access_token.Refused` unless this token lets `user` in now."""
+    def principal(self, key: str) -> str:
+        """The ARN of the IAM role or user that an access key belongs to."""
+        return self.principals.get(key) or f"arn:aws:iam::{ACCOUNT}:role/{'local' if key == 'defaultkey' else key}"
+
+    def check(self, text: str, user: str) -> str:
+        """The ARN of whoever signed this token. Raises `access_token.Refused` unless it lets `user` in now."""
         token = access_token.read(text)
         access_token.verify(
             token,
@@ -46,6 +53,7 @@ class Identity:
         )
         if self.expired_until is not None and self._declared_expired(token, self.expired_until):
             raise access_token.expired(token, self.expired_until)
+        return self.principal(token["X-Amz-Credential"].partition("/")[0])
 
     def token(self, user: str) -> str:
         """A token for this user, signed now with the first credentials."""

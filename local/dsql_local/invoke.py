@@ -89,6 +89,7 @@ def _apply_schema(dsql: LocalDsql, source: Function) -> None:
     user = source.environment.get("DSQL_USER") or "admin"
     if user != "admin":
         dsql.execute(f'CREATE ROLE "{user}" WITH LOGIN')
+        dsql.execute(f"AWS IAM GRANT \"{user}\" TO '{dsql.principal}'")
     schema = source.code / "schema.sql"
     if schema.exists():
         _step(f"schema.sql of {source.name} applied; it connects as {user}")

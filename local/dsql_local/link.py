@@ -16,6 +16,7 @@ from .faults import How
 from .messages import (
     CANCEL_REQUEST,
     GSSENC_REQUEST,
+    MAX_LENGTH,
     MAX_STARTUP,
     SSL_REQUEST,
     Message,
@@ -49,11 +50,11 @@ class Plaintext(Exception):
 class Link:
     """One accepted socket. `negotiate` first; then `startup`, `receive`, `write`."""
 
-    def __init__(self, accepted: socket.socket) -> None:
+    def __init__(self, accepted: socket.socket, *, longest: int = MAX_LENGTH) -> None:
         self._socket = accepted
         self._reader = asyncio.StreamReader(limit=CHUNK)
         self._writer: asyncio.StreamWriter | None = None
-        self._splitter = Splitter()
+        self._splitter = Splitter(longest)
         self._inbox: deque[Message] = deque()
         self._outbox = bytearray()
         self._open = True

@@ -12,6 +12,7 @@ __all__ = [
     "CANCEL_REQUEST",
     "FLUSH",
     "GSSENC_REQUEST",
+    "MAX_LENGTH",
     "MAX_STARTUP",
     "PASSWORD_PLEASE",
     "SSL_REQUEST",
@@ -21,6 +22,7 @@ __all__ = [
     "ProtocolError",
     "Splitter",
     "StartupPacket",
+    "TooLong",
     "bind",
     "close_portal",
     "close_statement",
@@ -49,6 +51,10 @@ class ProtocolError(Exception):
     """The peer sent bytes that are no PostgreSQL message."""
 
 
+class TooLong(ProtocolError):
+    """A message is longer than it may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One typed message: its kind (one byte) and its body without the length."""
@@ -72,7 +78,8 @@ class Message:
 class Splitter:
     """Cuts a stream of bytes into messages; what is incomplete waits for the next bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = MAX_LENGTH) -> None:
+        self._longest = longest
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Message]:
@@ -85,6 +92,8 @@ class Splitter:
                 (length,) = struct.unpack_from("!i", pending, start + 1)
                 if not 4 <= length <= MAX_LENGTH:
                     raise ProtocolError(f"a message says that it is {length} bytes long")
+                if length > self._longest:
+                    raise TooLong(f"a message of {length} bytes")
                 end = start + 1 + length
                 if len(pending) < end:
                     break

@@ -47,6 +47,7 @@ class SqlError(Exception):
 class LocalDsql:
     """A DSQL cluster on this machine, from `__enter__` to `__exit__`.
 
+    `limits` may be lower than DSQL's; `principals` map access keys to the ARNs that `AWS IAM GRANT` names.
     `cluster_id` are 26 characters of a-z and 0-9; `credentials` map access keys to secret keys (session tokens may be any);
     `port` 0 takes a free one; `clock` gives seconds since the epoch and judges the tokens. Entering raises `PostgresError`
     when PostgreSQL cannot be started and OSError when the port is taken. All methods may be called from any thread.
@@ -61,11 +62,12 @@ class LocalDsql:
         port: int = 0,
         clock: Callable[[], float] = time.time,
         limits: Limits | None = None,
+        principals: Mapping[str, str] | None = None,
     ) -> None:
         cluster_id = cluster_id or DEFAULT_CLUSTER
         if not re.fullmatch("[a-z0-9]{26}", cluster_id):
             raise ValueError(f"cluster_id must be 26 characters of a-z and 0-9, not {cluster_id!r}")
-        self._identity = Identity(cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock)
+        self._identity = Identity(cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock, dict(principals or {}))
         self._port = port
         self._limits = limits or Limits()
         self._catalog = Catalog()
@@ -132,6 +134,11 @@ class LocalDsql:
             "sslrootcert": str(self.ca_file),
         }
 
+    @property
+    def principal(self) -> str:
+        """The ARN that the environment's credentials belong to: what `AWS IAM GRANT role TO '…'` names."""
+        return self._identity.principal(next(iter(self._identity.credentials)))
+
     # --- Life ---
 
     def __enter__(self) -> Self:
@@ -178,6 +185,7 @@ class LocalDsql:
             log=self._log,
             server=self._postgres.socket,
             sessions=self._new_session,
+            limits=self._limits,
         )
         self._serving = asyncio.create_task(self._front.serve(self._listener))
 

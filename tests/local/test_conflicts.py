@@ -134,19 +134,22 @@ def test_a_long_transaction_steps_aside(dsql, pair):
 @pytest.mark.parametrize("winner", [0, 1])
 def test_a_role_that_may_not_read(dsql, connect, winner):
     """A role that may insert and not read steps aside and loses like any other, only that it cannot be given a shadow."""
-    dsql.execute("DROP ROLE IF EXISTS writer; CREATE ROLE writer WITH LOGIN; GRANT INSERT ON accounts TO writer")
+    dsql.execute("CREATE ROLE writer WITH LOGIN; GRANT INSERT ON accounts TO writer")
+    dsql.execute(f"AWS IAM GRANT writer TO '{dsql.principal}'")
     pair = connect("writer"), connect()
     for client in pair:
         client.run("BEGIN")
         client.run("INSERT INTO accounts VALUES (9, 9)")
     pair[winner].run("COMMIT")
     assert pair[1 - winner].error("COMMIT") == OC000
-    dsql.execute("REVOKE ALL ON accounts FROM writer; DROP ROLE writer")
+    dsql.execute("REVOKE ALL ON accounts FROM writer")
+    dsql.execute(f"AWS IAM REVOKE writer FROM '{dsql.principal}'; DROP ROLE writer")
 
 
 def test_a_role_that_may_not_read_loses_at_its_statement(dsql, connect):
     """Without a shadow the loss is told at the statement: the documented exception."""
-    dsql.execute("DROP ROLE IF EXISTS writer; CREATE ROLE writer WITH LOGIN; GRANT INSERT ON accounts TO writer")
+    dsql.execute("CREATE ROLE writer WITH LOGIN; GRANT INSERT ON accounts TO writer")
+    dsql.execute(f"AWS IAM GRANT writer TO '{dsql.principal}'")
     dsql.execute("CREATE TABLE entries (account int REFERENCES accounts (id)); GRANT INSERT ON entries TO writer")
     client = connect("writer")
     client.run("BEGIN")
@@ -154,7 +157,8 @@ def test_a_role_that_may_not_read_loses_at_its_statement(dsql, connect):
     dsql.execute("DELETE FROM accounts WHERE id = 3")
     assert client.error("INSERT INTO entries VALUES (3)") == OC000
     assert client.flight("COMMIT") == ["ROLLBACK"]
-    dsql.execute("DROP TABLE entries; REVOKE ALL ON accounts FROM writer; DROP ROLE writer")
+    dsql.execute("DROP TABLE entries; REVOKE ALL ON accounts FROM writer")
+    dsql.execute(f"AWS IAM REVOKE writer FROM '{dsql.principal}'; DROP ROLE writer")
 
 
 def test_writers_in_opposite_order(dsql, pair):
