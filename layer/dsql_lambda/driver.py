@@ -19,11 +19,14 @@ import builtins
 import os
 import sys
 from importlib import import_module
-from importlib.abc import Loader
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import PathFinder
 from threading import RLock
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 VERSION = "1.31.6"
 """The one that the layer's requirements pin, and that the imports above are true of."""
@@ -66,7 +69,7 @@ class _Metadata:
         return VERSION
 
 
-class _LeanLoader(Loader):
+class _LeanLoader:
     """Executes a module of pg8000 with its own `__import__`, so that nobody else's imports are touched."""
 
     def __init__(self, loader: Loader) -> None:
@@ -126,7 +129,7 @@ class _LeanFinder:
         spec = PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None or not _is_the_known_version(spec):
             return None
-        spec.loader = _LeanLoader(spec.loader)
+        spec.loader = cast("Loader", _LeanLoader(spec.loader))
         return spec
 
 

@@ -10,14 +10,14 @@ used and the choice is remembered. https://www.postgresql.org/docs/current/proto
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from .errors import ConfigError, ConnectError
 from .options import ConnectOptions, is_pem
@@ -27,12 +27,13 @@ _RECORD = 16_384  # the most that one TLS record carries: a send of it is handed
 _RECEIVE = 65_536
 _SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
 _ALPN = "postgresql"
+_ROOTS = os.path.join(os.path.dirname(__file__), "roots.pem")  # noqa: PTH118, PTH120 - pathlib is cold start
 
 _declined_direct: set[tuple[str, int]] = set()
 
 
 class Opener(Protocol):
-    """What opens a TCP connection: `socket.create_connection`, or a test's stand-in."""
+    """What opens a TCP connection: `open_tcp`, or a test's stand-in."""
 
     def __call__(self, address: tuple[str, int], timeout: float) -> socket.socket: ...
 
@@ -195,11 +196,17 @@ def _wait(sock: socket.socket, seconds: float | None, *, to_write: bool = False)
     )
 
 
+def open_tcp(address: tuple[str, int], timeout: float) -> socket.socket:
+    """`socket.create_connection`, without the IDNA codec that a name given as text loads."""
+    name: Any = _ascii(address[0])
+    return socket.create_connection((name, address[1]), timeout)
+
+
 def dial(
     options: ConnectOptions,
     deadline_at: float,
     *,
-    opener: Opener = socket.create_connection,
+    opener: Opener = open_tcp,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Link:
     """Open a socket to the endpoint and make it secret and sure. Raises `ConnectError`, or `ConfigError` for the roots."""
@@ -234,13 +241,18 @@ def dial(
 
 @lru_cache(maxsize=8)
 def tls_context(sslrootcert: str) -> ssl.SSLContext:
-    """TLS 1.2 or newer, certificate and name verified against the given roots: a path, `system`, PEM text, or none."""
+    """TLS 1.2 or newer, certificate and name verified against the given roots: a path, `system`, PEM text, or Amazon's own.
+
+    Amazon's, which is what none given means, are some five instead of some hundred and fifty, read in a tenth of the time.
+    """
     try:
         if is_pem(sslrootcert):
             context = ssl.create_default_context(cadata=sslrootcert.replace("\\n", "\n"))
-        elif sslrootcert in {"", "system"}:
+        elif sslrootcert == "":
+            context = ssl.create_default_context(cafile=_ROOTS)
+        elif sslrootcert == "system":
             context = ssl.create_default_context()
-        elif Path(sslrootcert).is_file():
+        elif os.path.isfile(sslrootcert):  # noqa: PTH113 - as above
             context = ssl.create_default_context(cafile=sslrootcert)
         else:
             raise ConfigError(f"sslrootcert names no file: {sslrootcert!r}; it must be a path, 'system' or PEM text")
@@ -276,7 +288,7 @@ def _secured(
     """Shake hands. Raises `ConnectError` for what no second way can mend, `ConnectionError` for a server that speaks no TLS."""
     try:
         sock.settimeout(_left(deadline_at, monotonic))
-        secured = context.wrap_socket(sock, server_hostname=server_name)
+        secured = context.wrap_socket(sock, server_hostname=_ascii(server_name))
         if is_direct and secured.selected_alpn_protocol() != _ALPN:
             secured.close()
             raise ConnectionError("the server chose no ALPN protocol")
@@ -293,6 +305,11 @@ def _secured(
         sock.close()
         raise ConnectionError(str(error)) from error
     return Link(secured, monotonic=monotonic)
+
+
+def _ascii(name: str) -> str | bytes:
+    """The name as bytes where it can be: as text it is encoded by IDNA."""
+    return name.encode("ascii") if name.isascii() else name
 
 
 def _left(deadline_at: float, monotonic: Callable[[], float]) -> float:

@@ -1,0 +1,94 @@
+"""What may be loaded on the way from a fresh interpreter to the first row: a list of modules, for a list has no noise.
+
+Each module here is cold start, at every memory size. One that is missing from the list was added by a change: either the
+change can do without it, or the list grows in the same commit, and the reader sees what it costs.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+OURS = {
+    "dsql_lambda",
+    "dsql_lambda.attempt",
+    "dsql_lambda.connection",
+    "dsql_lambda.driver",
+    "dsql_lambda.errors",
+    "dsql_lambda.link",
+    "dsql_lambda.occ",
+    "dsql_lambda.options",
+    "dsql_lambda.retry",
+    "dsql_lambda.rows",
+    "dsql_lambda.telemetry",
+    "dsql_lambda.token",
+    "dsql_lambda.transaction",
+    "dsql_lambda.version",
+    "dsql_lambda.wire",
+    "pg8000",
+    "pg8000.converters",
+    "pg8000.core",
+    "pg8000.exceptions",
+    "pg8000.native",
+    "pg8000.types",
+}
+HANDLERS = {"dsql_lambda.decorator", "dsql_lambda.environment"}
+
+STANDARD = """
+    array ast atexit base64 binascii bisect collections contextlib copy copyreg dataclasses datetime decimal dis enum
+    errno functools genericpath hashlib hmac importlib inspect ipaddress json keyword linecache logging math
+    numbers opcode operator os platform posixpath random re reprlib select selectors socket ssl stat string struct
+    textwrap threading token tokenize traceback types typing urllib uuid warnings weakref
+    annotationlib unicodedata stringprep zlib
+""".split()  # noqa: SIM905 - it reads better so
+"""Of the standard library, for any of the supported versions; what begins with an underscore comes with one of these."""
+
+NEVER = {
+    "importlib.metadata",
+    "importlib.resources",
+    "importlib.abc",
+    "encodings.idna",
+    "json.tool",
+    "logging.handlers",
+    "_strptime",
+}
+"""Of what those packages hold, and of the private ones."""
+
+CONNECT = """
+from dsql_lambda import connect
+with connect() as connection:
+    row = connection.run("SELECT id, balance FROM accounts WHERE id = :id", id=1)
+"""
+HANDLE = """
+from dsql_lambda import with_dsql_transaction
+@with_dsql_transaction(timeout=30)
+def handler(event, context, tx):
+    return tx.run("SELECT id, balance FROM accounts WHERE id = :id", id=1)
+row = handler({}, None)
+"""
+
+
+def loaded(code, environment):
+    """What a fresh interpreter without `site` has loaded when it has its first row, besides what it began with."""
+    script = f"import sys\nbefore = set(sys.modules)\nsys.path[:] = {sys.path!r}\n{code}\nassert row == [[1, 100]], row\n"
+    script += "import json\nprint(json.dumps(sorted(set(sys.modules) - before)))"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout))
+
+
+def is_standard(name):
+    return name.partition(".")[0] in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(("code", "allowed"), [(CONNECT, OURS), (HANDLE, OURS | HANDLERS)])
+def test_only_these_modules_are_loaded_on_the_way_to_the_first_row(dsql, code, allowed):
+    """Ours and pg8000's, each needed; of the standard library, no others than these. (No boto3, scramp, dateutil or email.)"""
+    found = loaded(code, dsql.environment)
+    assert {name for name in found if not is_standard(name)} == allowed
+    tops = {name.partition(".")[0] for name in found if is_standard(name)}
+    assert {name for name in tops if not name.startswith(("_", "sre_", "encodings"))} - set(STANDARD) == set()
+    assert found & NEVER == set()
