@@ -6,7 +6,6 @@ and why a kept one is replaced. Knows nothing of who keeps connections: pools an
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from .attempt import Ending, ending_of, outcome_unknown, random_number, run_in_transaction
 from .errors import ConnectError, DeadlineExceeded, TransactionError
-from .link import NEVER, Opener, dial
+from .link import NEVER, Opener, dial, open_tcp
 from .options import ConnectOptions
 from .retry import OCCRetryConfig
 from .telemetry import Telemetry
@@ -176,7 +175,7 @@ def open_connection(
     deadline_at: float = NEVER,
     *,
     keep_token: bool = False,
-    opener: Opener = socket.create_connection,
+    opener: Opener = open_tcp,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,

@@ -8,7 +8,6 @@ judged by wall clock, for the monotonic one may stand still in a frozen environm
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 from .attempt import ConnectionSource, random_number, run_in_transaction
 from .connection import MAX_AGE_SECONDS, Condition, Connection, as_options, max_age, open_connection, reason_to_replace
 from .errors import ConfigError, TransactionError
-from .link import NEVER, Opener
+from .link import NEVER, Opener, open_tcp
 from .options import ConnectOptions
 from .retry import OCCRetryConfig
 from .telemetry import Telemetry
@@ -39,7 +38,7 @@ class CachedConnection:
         self,
         options: ConnectOptions,
         *,
-        opener: Opener = socket.create_connection,
+        opener: Opener = open_tcp,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,

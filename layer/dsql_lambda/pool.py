@@ -9,7 +9,6 @@ where threads freeze, tokens are signed on demand.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 from collections import deque
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from .attempt import random_number, run_in_transaction
 from .connection import MAX_AGE_SECONDS, Connection, as_options, open_connection
 from .errors import ConnectError, DeadlineExceeded, DsqlError
-from .link import NEVER, Opener
+from .link import NEVER, Opener, open_tcp
 from .options import ConnectOptions, check_number
 from .retry import OCCRetryConfig
 from .telemetry import Telemetry
@@ -83,7 +82,7 @@ class Pool:
         max_idle: float = 600.0,
         acquire_timeout: float = 30.0,
         configure: Callable[[Connection], None] | None = None,
-        opener: Opener = socket.create_connection,
+        opener: Opener = open_tcp,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
