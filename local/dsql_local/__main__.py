@@ -13,10 +13,9 @@ from .template import PostgresError
 def main(argv: list[str]) -> int:
     """Run one subcommand; the exit status."""
     if argv[:1] == ["invoke"]:
-        from . import invoke  # noqa: PLC0415 - its needs are not serve's
+        from .invoke import main as invoke  # noqa: PLC0415 - its needs are not serve's
 
-        status: int = invoke.main(argv[1:])
-        return status
+        return invoke(argv[1:])
     parser = argparse.ArgumentParser(prog="python -m dsql_local", description="A local Aurora DSQL.")
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="run a local DSQL until Ctrl-C, and print the variables to export")

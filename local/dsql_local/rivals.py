@@ -22,8 +22,8 @@ LONGEST = 0.1  # seconds between two looks at a statement that is merely slow
 class Rival(Protocol):
     """A session that may hold locks."""
 
-    async def step_aside(self) -> None:
-        """Free its locks, if it is between two flights."""
+    async def step_aside(self, other: "Rival | None") -> None:
+        """Free its locks for another one, if it is between two flights."""
 
 
 class Rivals:
@@ -85,7 +85,7 @@ class Rivals:
                 for blocker in await self._blockers(pid):
                     rival = self._rivals.get(blocker)
                     if rival is not None and not over.is_set():
-                        await rival.step_aside()
+                        await rival.step_aside(self._rivals.get(pid))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await over.wait()

@@ -17,7 +17,7 @@ from .guard import Guard
 from .intercept import Intercept
 from .messages import SYNC, Message, error_fields, ready
 from .reply import Client, carry, carry_unsynced, in_own_words
-from .rivals import Rivals
+from .rivals import Rival, Rivals
 from .statements import Kind
 from .transaction import Transaction
 
@@ -74,8 +74,10 @@ class Session:
             await self._backend.finish()
         client.write(ready(self._backend.status).data)
 
-    async def step_aside(self) -> None:
-        """Free the open transaction's locks, unless a flight is under way."""
+    async def step_aside(self, other: Rival | None) -> None:
+        """Free the open transaction's locks for another session, unless a flight is under way."""
+        if isinstance(other, Session):
+            self._transaction.meets(other._transaction)
         if self._busy.locked():
             return
         async with self._busy:
@@ -221,6 +223,7 @@ class Session:
             return await self._lose(fault.code, client)
         if isinstance(fault, Unavailable):
             return await self._unavailable(fault, client)
+        self._transaction.wins()
         succeeded = await self._pass_on(unit, client)
         if succeeded:
             self._guard.committed()

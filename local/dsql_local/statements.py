@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-__all__ = ["Kind", "identifiers", "kind_of", "locks_for_update", "may_write", "split"]
+__all__ = ["Kind", "identifiers", "kind_of", "locks_for_update", "may_write", "shares_keys", "split"]
 
 _TOKEN = re.compile(
     r"""
@@ -137,6 +137,12 @@ def locks_for_update(statement: str) -> bool:
     words = list(_words(statement))
     following = ({tuple(words[at + 1 : at + 2]), tuple(words[at + 1 : at + 4])} for at, w in enumerate(words) if w == "FOR")
     return any(("UPDATE",) in after or ("NO", "KEY", "UPDATE") in after for after in following)
+
+
+def shares_keys(statement: str) -> bool:
+    """Whether a statement locks rows with FOR KEY SHARE."""
+    words = list(_words(statement))
+    return any(words[at : at + 3] == ["FOR", "KEY", "SHARE"] for at in range(len(words)))
 
 
 def identifiers(statement: str) -> set[str]:

@@ -20,7 +20,7 @@ from .backend import Backend, CommandFailed, commands
 from .flights import Unit
 from .reply import Client, NoClient, Reply, carry
 from .shadow import Table, dump, load, locked_tables, named_tables, touch_locked_rows
-from .statements import identifiers, locks_for_update, may_write
+from .statements import identifiers, locks_for_update, may_write, shares_keys
 
 __all__ = ["Standing", "Transaction"]
 
@@ -62,6 +62,9 @@ class Transaction:
         self._started = False
         self._done: list[Done] = []
         self._dumped: Dumped | None = {}
+        self._shares_keys = False
+        self._met: list[Transaction] = []
+        self._won = False
         self.standing = Standing.OPEN
 
     async def execute(self, unit: Unit, client: Client) -> bool:
@@ -86,7 +89,24 @@ class Transaction:
         """Whether COMMIT may be tried now: False if it has lost. A suspended transaction gets its locks back first."""
         if self.standing is Standing.SUSPENDED:
             await self._resume()
+        if self.standing is Standing.OPEN and self._beaten:
+            await self._doom({}, "a rival committed first")
         return self.standing is Standing.OPEN
+
+    def meets(self, other: "Transaction") -> None:
+        """The two want the same row. If that is about a FOR KEY SHARE, nothing that PostgreSQL keeps tells the later one so."""
+        if (self._shares_keys or other._shares_keys) and other not in self._met:
+            self._met.append(other)
+            other._met.append(self)
+
+    def wins(self) -> None:
+        """It commits."""
+        self._won = True
+
+    @property
+    def _beaten(self) -> bool:
+        """Whether another one has committed its FOR KEY SHARE of a row that this one changes."""
+        return any(other._won and other._shares_keys for other in self._met)
 
     async def suspend(self) -> None:
         """Free all locks, keep the snapshot. Only between two flights of its session."""
@@ -108,6 +128,7 @@ class Transaction:
         before = [] if self._started else [f"SAVEPOINT {_START}"]
         if writes:  # never released: whoever waits for a row of a released savepoint waits for the whole transaction
             before.append(f"SAVEPOINT {_LAST}")
+        self._shares_keys = self._shares_keys or any(shares_keys(statement) for statement in unit.statements)
         self._backend.send((commands(*before) if before else b"") + unit.data)
         if before:
             self._backend.check(await self._backend.finish())

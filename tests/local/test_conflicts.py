@@ -351,6 +351,28 @@ def test_for_update_of_other_rows_is_no_conflict(dsql, pair):
     assert balances(dsql) == [110, 100, 100]
 
 
+@pytest.mark.parametrize("winner", [0, 1], ids=["the share", "the delete"])
+@pytest.mark.parametrize("first", [0, 1], ids=["share first", "delete first"])
+def test_a_key_that_is_shared_and_deleted(pair, first, winner):
+    """FOR KEY SHARE of a row and its deletion: whoever commits later loses, whoever came first."""
+    statements = ("SELECT 1 FROM accounts WHERE id = 1 FOR KEY SHARE", "DELETE FROM accounts WHERE id = 1")
+    begin(*pair)
+    for turn in (first, 1 - first):
+        pair[turn].run(statements[turn])
+    pair[winner].run("COMMIT")
+    assert pair[1 - winner].error("COMMIT") == OC000
+
+
+def test_a_shared_key_leaves_the_rest_of_its_row_alone(dsql, pair):
+    """A change that leaves the key alone does not conflict with FOR KEY SHARE."""
+    begin(*pair)
+    pair[0].run("SELECT 1 FROM accounts WHERE id = 1 FOR KEY SHARE")
+    add(pair[1], 5)
+    pair[0].run("COMMIT")
+    pair[1].run("COMMIT")
+    assert balances(dsql)[0] == 105
+
+
 def test_a_parent_deleted_under_its_child(dsql, pair):
     """Deleting a row and inserting one that refers to it: the later COMMIT fails."""
     dsql.execute("DROP TABLE IF EXISTS entries; CREATE TABLE entries (account int REFERENCES accounts (id))")
