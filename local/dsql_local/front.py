@@ -112,6 +112,7 @@ class Connection:
         self._session: Session | None = None
         self._ended_by = "client"
         self._admitted = False
+        self._opened = front.identity.clock()
         self._timer: asyncio.TimerHandle | None = None
         self.ending = False
 
@@ -234,8 +235,7 @@ class Connection:
     # --- Serving ---
 
     async def _serve_flights(self, session: Session) -> None:
-        clock, longest = self._front.identity.clock, self._front.limits.connection_age
-        opened = clock()
+        clock, longest, opened = self._front.identity.clock, self._front.limits.connection_age, self._opened
         self._timer = asyncio.get_running_loop().call_later(longest, self.cut, "fin", "age")
         while True:
             message = await self._link.receive()

@@ -190,9 +190,10 @@ def connect(dsql: LocalDsql) -> Iterator[Connect]:
         trust: str | None = dsql.ca_pem,
         direct: bool = False,
         alpn: str | None = "postgresql",
+        to: LocalDsql = dsql,
         **parameters: str,
     ) -> Client:
-        link = socket.create_connection((dsql.host, dsql.port), timeout=20)
+        link = socket.create_connection((to.host, to.port), timeout=20)
         opened.append(link)
         if not direct:
             link.sendall(struct.pack("!ii", 8, SSL_REQUEST))

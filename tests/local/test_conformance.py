@@ -1,4 +1,4 @@
-"""Every recorded answer of a real cluster, asked of the local DSQL through its front: TLS, tokens, both protocols, sessions at once.
+"""Every recorded answer of a real cluster, asked of the local DSQL through its front: TLS, tokens, both protocols, rivals.
 
 Outcome, SQLSTATE, message, command tag, columns and rows are compared, where the recording says that they are the same each time.
 """

@@ -1,0 +1,295 @@
+"""The limits, each reached by lowering it: its SQLSTATE, its text and its place."""
+
+import pytest
+
+from dsql_local import Limits, LocalDsql
+from dsql_local.admission import Admission
+from dsql_local.messages import SYNC, Message, bind, execute, parse, query
+
+ROWS = "54000 transaction row limit exceeded"
+SIZE = "54000 transaction size limit 10mb exceeded"
+AGE = "54000 transaction age limit of 300s exceeded"
+SECOND_DDL = "0A000 multiple ddl statements not supported in a transaction"
+MIXED = "0A000 ddl and dml are not supported in the same transaction"
+OC001 = "40001 schema has been updated by another transaction (OC001)"
+FAILED = "25P02 current transaction is aborted, commands ignored until end of transaction block"
+
+
+class Clock:
+    """Time that a test sets forward."""
+
+    now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def clock():
+    return Clock()
+
+
+@pytest.fixture(scope="module")
+def running(clock):
+    with LocalDsql(clock=clock, limits=Limits(rows=5, size=1000, message=5000)) as dsql:
+        yield dsql
+
+
+@pytest.fixture
+def dsql(running):
+    running.execute("DROP TABLE IF EXISTS things, parts; CREATE TABLE things (id int PRIMARY KEY, note text)")
+    return running
+
+
+@pytest.fixture
+def client(dsql, connect, sign, clock):
+    return connect(token=sign(dsql.endpoint, at=clock.now))
+
+
+def count(dsql):
+    return int(dsql.execute("SELECT count(*) FROM things")[0][0])
+
+
+MANY = "INSERT INTO things SELECT generate_series({}, {})"
+
+
+# --- Inside a transaction ---
+
+
+@pytest.mark.parametrize("statement", [MANY.format(1, 6), "INSERT INTO things VALUES (1), (2), (3), (4), (5), (6)"])
+@pytest.mark.parametrize("begin", [False, True], ids=["outside", "inside"])
+def test_too_many_rows_fail_at_their_statement(dsql, client, begin, statement):
+    """The statement that crosses the limit fails, and nothing of it or of its transaction stays."""
+    if begin:
+        client.run("BEGIN")
+    assert client.error(statement) == ROWS
+    assert client.status == (b"E" if begin else b"I")
+    if begin:
+        assert client.error("SELECT 1") == FAILED
+        assert client.flight("COMMIT") == ["ROLLBACK"]
+    assert count(dsql) == 0
+
+
+def test_rows_add_up(dsql, client):
+    """All of a transaction's statements count, up to the limit itself; the next transaction begins at nothing."""
+    client.run("BEGIN")
+    client.run(MANY.format(1, 3))
+    client.run("UPDATE things SET note = 'x' WHERE id < 3")
+    assert client.error("DELETE FROM things WHERE id = 1") == ROWS
+    client.run("ROLLBACK")
+    client.run("BEGIN")
+    client.run(MANY.format(1, 5))
+    client.run("COMMIT")
+    assert count(dsql) == 5
+
+
+def test_rows_of_one_flight_add_up(dsql, client):
+    """So do those of an implicit transaction, by both protocols."""
+    client.send(query(f"{MANY.format(1, 3)}; {MANY.format(4, 6)}"))
+    assert client.outcomes() == ["INSERT 0 3", "54000"]
+    assert client.flight(MANY.format(1, 3), MANY.format(4, 6)) == ["INSERT 0 3", "54000"]
+    assert count(dsql) == 0
+
+
+def test_rows_of_a_copy_count(dsql, client):
+    """COPY FROM STDIN is no way around."""
+    client.send(query("COPY things FROM STDIN"))
+    assert client.receive().kind == b"G"
+    client.send(*(Message(b"d", f"{number}\tx\n".encode()) for number in range(6)), Message(b"c"))
+    assert client.outcomes() == ["54000"]
+    assert count(dsql) == 0
+
+
+@pytest.mark.parametrize("value", ["'" + "x" * 1100 + "'", "repeat('x', 1100)"], ids=["sent", "computed"])
+@pytest.mark.parametrize("begin", [False, True], ids=["outside", "inside"])
+def test_too_many_bytes_fail_at_commit(dsql, client, begin, value):
+    """Bytes are counted whether the client sent them or a function made them: the statement answers, COMMIT fails."""
+    if begin:
+        client.run("BEGIN")
+        client.run(f"INSERT INTO things VALUES (1, {value})")
+        assert client.error("COMMIT") == SIZE
+    else:
+        assert client.error(f"INSERT INTO things VALUES (1, {value})") == SIZE
+    assert (client.status, count(dsql)) == (b"I", 0)
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1", "UPDATE things SET note = ''", "COMMIT"])
+def test_an_old_transaction_fails_at_its_next_statement(client, clock, statement):
+    """After 300 seconds by the cluster's clock, a read, a write or COMMIT."""
+    client.run("BEGIN")
+    client.run("SELECT 1")
+    clock.now += 300
+    client.run("SELECT 1")
+    clock.now += 1
+    assert client.error(statement) == AGE
+    assert client.status == (b"I" if statement == "COMMIT" else b"E")
+    client.run("ROLLBACK")
+    assert client.run("SELECT 1") == [["1"]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "error"),
+    [
+        ("CREATE TABLE parts (id int)", "CREATE TABLE more (id int)", SECOND_DDL),
+        ("CREATE TABLE parts (id int)", "CREATE INDEX ASYNC ON parts (id)", SECOND_DDL),
+        ("CREATE TABLE parts (id int)", "INSERT INTO things VALUES (1)", MIXED),
+        ("INSERT INTO things VALUES (1)", "CREATE TABLE parts (id int)", MIXED),
+    ],
+)
+@pytest.mark.parametrize("form", ["explicit", "one Query", "one flight"])
+def test_ddl_stands_alone(dsql, client, form, first, second, error):
+    """One DDL statement a transaction and no DML with it, explicit or implicit; nothing of the transaction stays."""
+    if form == "explicit":
+        client.run("BEGIN")
+        client.run(first)
+        assert client.error(second) == error
+        client.run("ROLLBACK")
+    elif form == "one Query":
+        assert client.error(f"{first}; {second}") == error
+    else:
+        assert client.flight(first, second)[-1] == error[:5]
+    assert count(dsql) == 0
+    assert dsql.execute("SELECT to_regclass('parts')") == [[None]]
+
+
+def test_ddl_and_reads_go_together(client):
+    """A read beside one DDL statement is no mix."""
+    client.run("BEGIN")
+    client.run("SELECT * FROM things")
+    client.run("CREATE TABLE parts (id int)")
+    client.run("SELECT 1")
+    client.run("COMMIT")
+    client.run("DROP TABLE parts")
+
+
+# --- The catalog ---
+
+
+@pytest.mark.parametrize(
+    "change", ["CREATE TABLE parts (id int)", "GRANT SELECT ON things TO PUBLIC", "CREATE INDEX ASYNC ON things (note)"]
+)
+@pytest.mark.parametrize("statement", ["SELECT 1", "INSERT INTO things VALUES (1)", "DROP TABLE IF EXISTS parts"])
+def test_a_warm_connection_meets_another_ones_ddl(dsql, connect, sign, clock, change, statement):
+    """OC001 at the next statement, a read too, although all was over before; the same session's next try goes through."""
+    warm, other = (connect(token=sign(dsql.endpoint, at=clock.now)) for _ in range(2))
+    other.run(change)
+    assert warm.error(statement) == OC001
+    warm.run(statement)
+    other.run("ROLLBACK")
+    assert connect(token=sign(dsql.endpoint, at=clock.now)).run("SELECT 1") == [["1"]]
+
+
+@pytest.mark.parametrize("statement", ["SELECT 1", "COMMIT"])
+def test_ddl_during_a_transaction(dsql, client, statement):
+    """A transaction that has begun meets it at its next statement or at COMMIT, and has failed."""
+    client.run("BEGIN")
+    client.run("SELECT 1")
+    dsql.execute("CREATE TABLE parts (id int)")
+    assert client.error(statement) == OC001
+    assert client.status == (b"I" if statement == "COMMIT" else b"E")
+    client.run("ROLLBACK")
+    client.run("BEGIN")
+    client.run("SELECT 1")
+    client.run("COMMIT")
+
+
+def test_ddl_that_is_rolled_back_is_no_news(dsql, client, connect, sign, clock):
+    """Only what is committed changes the catalog; one's own changes are no news to oneself."""
+    other = connect(token=sign(dsql.endpoint, at=clock.now))
+    other.run("BEGIN")
+    other.run("CREATE TABLE parts (id int)")
+    other.run("ROLLBACK")
+    assert client.run("SELECT 1") == [["1"]]
+    client.run("CREATE TABLE parts (id int)")
+    assert client.run("SELECT 1") == [["1"]]
+
+
+def test_begin_and_settings_read_no_catalog(dsql, client):
+    """BEGIN, SET and ROLLBACK do not meet it."""
+    dsql.execute("CREATE TABLE parts (id int)")
+    for statement in ("BEGIN", "SET LOCAL search_path = public", "ROLLBACK"):
+        client.run(statement)
+    assert client.error("SELECT 1") == OC001
+
+
+# --- Connections and messages ---
+
+
+@pytest.mark.parametrize(
+    "messages", [(query("SELECT '" + "x" * 6000 + "'"),), (parse("", "SELECT $1"), bind("", ""), Message(b"d", b"x" * 6000))]
+)
+def test_a_message_that_is_too_long_ends_the_connection(client, messages):
+    """FATAL 08P01 as soon as its length is known."""
+    client.send(*messages)
+    with pytest.raises(Exception, match="08P01 invalid message length") as failed:
+        client.replies_or_error()
+    assert vars(failed.value)["fields"]["S"] == "FATAL"
+
+
+def test_a_connection_ends_after_its_hour(dsql, connect, sign, clock):
+    """Without a word, also while it is idle by the clock; a new one opens."""
+    client = connect(token=sign(dsql.endpoint, at=clock.now))
+    clock.now += 3600
+    assert client.run("SELECT 1") == [["1"]]
+    clock.now += 1
+    client.send(parse("", "SELECT 1"), bind("", ""), execute(""), SYNC)
+    with pytest.raises(Exception, match="fin"):
+        client.receive()
+    assert connect(token=sign(dsql.endpoint, at=clock.now)).run("SELECT 1") == [["1"]]
+
+
+def test_a_connection_is_cut_while_it_waits(connect):
+    """The end comes by itself, too."""
+    with LocalDsql(limits=Limits(connection_age=0.2)) as dsql:
+        client = connect(to=dsql, trust=dsql.ca_pem)
+        with pytest.raises(Exception, match="fin"):
+            client.receive()
+        dsql.close_connections()  # returns when all have ended
+        assert [event.reason for event in dsql.log if event.kind == "close"] == ["age"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "refusal"),
+    [
+        (Limits(connections=2), "53300 Unable to accept connection, too many open connections."),
+        (Limits(connection_burst=2, connection_rate=0.001), "53400 Unable to accept connection, rate exceeded."),
+    ],
+    ids=["open", "a second"],
+)
+def test_connections_are_counted(connect, limits, refusal):
+    """Too many at once, and too many a second: FATAL before the password."""
+    with LocalDsql(limits=limits) as dsql:
+        opened = [connect(to=dsql, trust=dsql.ca_pem) for _ in range(2)]
+        with pytest.raises(Exception, match="^[0-9A-Z]{5} ") as failed:
+            connect(to=dsql, trust=dsql.ca_pem)
+        assert str(failed.value) == refusal
+        assert opened[0].run("SELECT 1") == [["1"]]
+
+
+def test_admission_by_the_clock():
+    """A burst empties the bucket, time fills it at the rate and never beyond the burst; whoever leaves makes room."""
+    clock = Clock()
+    admission = Admission(Limits(connections=5, connection_burst=3, connection_rate=2), clock)
+    assert [admission.admit() for _ in range(4)] == [None, None, None, "rate"]
+    clock.now += 0.5
+    assert [admission.admit() for _ in range(2)] == [None, "rate"]
+    clock.now += 60
+    assert [admission.admit() for _ in range(2)] == [None, "connections"]
+    admission.leave()
+    assert admission.admit() is None
+
+
+def test_the_defaults_are_the_clusters():
+    """3,000 rows, 10 MiB, 300 s, an hour, 10,000 connections, 100 a second after a burst of 1,000, messages of 10 MiB."""
+    assert Limits() == Limits(
+        rows=3000,
+        size=10 << 20,
+        age=300,
+        connection_age=3600,
+        connections=10_000,
+        connection_rate=100,
+        connection_burst=1000,
+        message=10 << 20,
+    )
+    with pytest.raises(ValueError, match="rows must be more than 0"):
+        Limits(rows=0)
