@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help invoke build test lint types validate check pins clean
+.PHONY: help invoke build test bench lint types validate check pins clean
 MAKEFLAGS += --no-print-directory
 
 # make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>
@@ -45,6 +45,9 @@ build: $(READY) ## build the layer and the functions, and print the layer's size
 test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 makes the steps that need Docker fail instead of skip (ARGS=)
 	@exec "$(PYTHON)" -m pytest $(ARGS)
 
+bench: $(VENV)/.bench ## measure everything against what users would pick instead, into docs/benchmarks.md (at most 15 minutes)
+	@exec "$(PYTHON)" -m benchmarks
+
 lint: $(READY) ## ruff, its formatter
 	@"$(PYTHON)" -m ruff check .
 	@"$(PYTHON)" -m ruff format --check .
@@ -81,6 +84,11 @@ $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requi
 			--requirement layer/$$form.txt; \
 	done; \
 	$$download boto3 botocore
+	@touch $@
+
+$(VENV)/.bench: $(READY)
+	@echo "==> installing the peers that the benchmarks measure" >&2
+	@PIP_ROOT_USER_ACTION=ignore "$(PYTHON)" -m pip install --quiet --progress-bar off --prefer-binary -e '.[bench]'
 	@touch $@
 
 $(VENV)/.made:

@@ -56,16 +56,17 @@ def page(sections: list[Section], seconds: float) -> str:
     """The page's text."""
     head = f"""# Benchmarks
 
-`make bench` wrote this page and its charts in {seconds / 60:.0f} minutes, on {os.cpu_count()} cores ({platform.machine()}) with Python {platform.python_version()}. Everything is measured on the local
-DSQL, TLS verified, with real tokens, in one run; a time means nothing by itself, its ratio to another of the same run does. Ratios are medians, with from which to which they
+`make bench` wrote this page and its charts in {seconds / 60:.0f} minutes, on {os.cpu_count()} cores ({platform.machine()})
+with Python {platform.python_version()}. Everything is measured on the local DSQL, TLS verified, with real tokens, in one run;
+a time means nothing by itself, its ratio to another of the same run does. Ratios are medians, with from which to which they
 lie. What is slow, or misses its target, stays in.
 
 ```console
 make bench                            # all of it, in at most 15 minutes on two cores
 ```
 
-One chapter, printed: `.venv/bin/python -m benchmarks.<module>`, where the module is `round_trips`, `latency`, `cold_start`, `warm_path`, `pool`, `contention` or `storm`. The two
-simulations give the same numbers on every machine.
+One chapter, printed: `.venv/bin/python -m benchmarks.<module>`, where the module is `round_trips`, `latency`, `cold_start`,
+`warm_path`, `pool`, `contention` or `storm`. The two simulations give the same numbers on every machine.
 """
     return "\n".join([head, *(f"## {section.title}\n\n{section.text.strip()}\n" for section in sections)])
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 _WIDTH = 760
-_COLOURS = ("#0969da", "#d1242f", "#bf8700", "#1a7f37", "#8250df", "#57606a")
-_DARK_COLOURS = ("#58a6ff", "#ff7b72", "#e3b341", "#56d364", "#bc8cff", "#9ea7b3")
-_DASHES = ("", "7 4", "2 4", "10 3 2 3", "4 2", "1 3")
+_COLOURS = ("#0969da", "#d1242f", "#1a7f37", "#bf8700", "#8250df", "#57606a")
+_DARK_COLOURS = ("#58a6ff", "#ff7b72", "#56d364", "#e3b341", "#bc8cff", "#9ea7b3")
+_DASHES = ("2 4", "7 4", "", "10 3 2 3", "4 2", "1 3")
 
 
 def _style() -> str:
@@ -33,8 +33,10 @@ def _style() -> str:
 def _svg(height: float, title: str, body: Sequence[str]) -> str:
     return "\n".join(
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" width="{_WIDTH}" '
-            f'height="{height:.0f}" role="img" aria-label="{escape(title, quote=True)}">',
+            (
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" width="{_WIDTH}" '
+                f'height="{height:.0f}" role="img" aria-label="{escape(title, quote=True)}">'
+            ),
             _style(),
             f'<rect class="page" width="{_WIDTH}" height="{height:.0f}" rx="6"/>',
             f'<text class="title" x="16" y="26">{escape(title)}</text>',

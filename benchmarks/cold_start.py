@@ -1,8 +1,8 @@
 """Cold start: the CPU time of a fresh process, from the interpreter's start to the first row, less that of a bare interpreter.
 
-Knows processes and their resource usage, and the texts in `peers`. Each peer runs from a copy of the installed packages in which there is
-bytecode for every module, or for none, as in a layer that was built without and is read-only; the standard library has its own in both.
-`python -m benchmarks.cold_start` prints the table.
+Knows processes and their resource usage, and the texts in `peers`. Each peer runs from a copy of the installed packages in
+which there is bytecode for every module, or for none, as in a layer that was built without and is read-only; the standard
+library has its own in both. `python -m benchmarks.cold_start` prints the table.
 """
 
 from __future__ import annotations
@@ -160,9 +160,10 @@ def section(environment: dict[str, str], *, say: Say) -> Section:
         ],
     )
     found = versions()
-    text = f"""CPU time (user and system) of a fresh process from the interpreter's start to the first row, less a bare interpreter's own; median of {_ROUNDS} rounds, every second one in
-the reverse order; ratios are taken within a round. "Without bytecode" is a layer that was built without and is read-only, so that every module is compiled at each start.
-Peers: {", ".join(f"{name} {found[name]}" for name in PACKAGES)}.
+    text = f"""CPU time (user and system) of a fresh process from the interpreter's start to the first row, less a bare
+interpreter's own; median of {_ROUNDS} rounds, every second one in the reverse order; ratios are taken within a round.
+"Without bytecode" is a layer that was built without and is read-only, so that every module is compiled at each start. Peers:
+{", ".join(f"{name} {found[name]}" for name in PACKAGES)}.
 
 {goals}
 

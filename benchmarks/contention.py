@@ -97,8 +97,8 @@ class _Handler:
 
 def simulate(scenario: Scenario, retry: OCCRetryConfig, *, seed: int = 1, seconds: float = _SECONDS) -> Result:
     """Let the workers work for so many simulated seconds, after a warm-up that is not counted."""
-    random = Random(seed).random  # noqa: S311 - a simulation
-    waits = Random(seed + 1).random  # noqa: S311
+    random = Random(seed).random
+    waits = Random(seed + 1).random
     trip = scenario.round_trip_ms / 1000
     judged: list[tuple[float, int]] = []  # when the COMMIT of which worker is judged
     handlers: dict[int, _Handler] = {}
@@ -232,13 +232,24 @@ def run_on(options: ConnectOptions, retry: OCCRetryConfig, *, workers: int, seco
 
 
 _NEIGHBOURS = {
-    "for_lambda(): 6 ms to 200 ms, full": OCCRetryConfig.for_lambda(),
+    "for_lambda(): 8 ms to 200 ms, full": OCCRetryConfig.for_lambda(),
     "1 ms to 200 ms, full": OCCRetryConfig(max_attempts=100, base_delay_ms=1, max_delay_ms=200, jitter="full"),
+    "4 ms to 200 ms, full": OCCRetryConfig(max_attempts=100, base_delay_ms=4, max_delay_ms=200, jitter="full"),
     "24 ms to 200 ms, full": OCCRetryConfig(max_attempts=100, base_delay_ms=24, max_delay_ms=200, jitter="full"),
-    "6 ms to 50 ms, full": OCCRetryConfig(max_attempts=100, base_delay_ms=6, max_delay_ms=50, jitter="full"),
-    "6 ms to 2 s, full": OCCRetryConfig(max_attempts=100, base_delay_ms=6, max_delay_ms=2000, jitter="full"),
-    "6 ms to 100 ms, additive 0.25": OCCRetryConfig(max_attempts=100, base_delay_ms=6, max_delay_ms=100),
+    "8 ms to 50 ms, full": OCCRetryConfig(max_attempts=100, base_delay_ms=8, max_delay_ms=50, jitter="full"),
+    "8 ms to 2 s, full": OCCRetryConfig(max_attempts=100, base_delay_ms=8, max_delay_ms=2000, jitter="full"),
+    "8 ms to 100 ms, additive 0.25": OCCRetryConfig(max_attempts=100, base_delay_ms=8, max_delay_ms=100),
 }
+
+
+HARDEST = Scenario(workers=64, rows=1, round_trip_ms=10)
+
+
+def failures_in_the_hardest(retry: OCCRetryConfig, *, seeds: range = range(20), seconds: float = 60.0) -> tuple[int, int]:
+    """Handlers that failed, and all, over long runs of the scenario in which a handler's share of commits is smallest."""
+    runs = [simulate(HARDEST, retry, seed=seed, seconds=seconds) for seed in seeds]
+    failed = sum(each.failed for each in runs)
+    return failed, failed + round(sum(each.commits_a_second for each in runs) * seconds)
 
 
 def measure(*, quick: bool = False, seed: int = 1, say: Say = lambda _: None) -> dict[Scenario, dict[str, Result]]:
@@ -249,8 +260,7 @@ def measure(*, quick: bool = False, seed: int = 1, say: Say = lambda _: None) ->
     for count, worker, trip in product(rows, workers, ROUND_TRIPS_MS):
         scenario = Scenario(workers=worker, rows=count, round_trip_ms=trip)
         say(f"contention: {worker} workers, {count} rows, {trip} ms")
-        seconds = 12.0 if quick else _SECONDS
-        measured[scenario] = {name: simulate(scenario, retry, seed=seed, seconds=seconds) for name, retry in POLICIES.items()}
+        measured[scenario] = {name: simulate(scenario, retry, seed=seed, seconds=_SECONDS) for name, retry in POLICIES.items()}
     return measured
 
 
@@ -321,32 +331,43 @@ def section(environment: dict[str, str], *, say: Say) -> Section:
         )
         for rows in ROWS[1:]
     }
+    say("contention: long runs of the hardest scenario")
+    failed, hardest = failures_in_the_hardest(POLICIES[OURS])
     goals = table(
         ["target of `for_lambda()`", "measured", "holds"],
         [
             [
                 "no handler fails while its deadline is 10 s away",
-                f"{found.failed} of {handlers:,.0f} failed",
-                yes(held=found.failed == 0),
+                (
+                    f"{found.failed} of {handlers:,.0f} failed in all scenarios; in long runs of the hardest (64 workers, "
+                    f"one row, 10 ms) {failed} of {hardest:,}"
+                ),
+                yes(held=found.failed + failed == 0),
             ],
             [
                 "commits: 85 % or more of whatever policy has most",
-                f"in {found.scenarios_in_goal} of {len(measured)} scenarios; least {found.least_goodput:.0%} "
-                f"({where.workers} workers, {where.rows} rows, {where.round_trip_ms:g} ms)",
+                (
+                    f"in {found.scenarios_in_goal} of {len(measured)} scenarios; least {found.least_goodput:.0%} "
+                    f"({where.workers} workers, {where.rows} rows, {where.round_trip_ms:g} ms)"
+                ),
                 yes(held=found.scenarios_in_goal == len(measured)),
             ],
             [
                 "attempts a commit: a third or less of the connectors' defaults, 64 workers on one row",
-                f"{found.attempts_on_one_row:.2f} of them at most (10 rows {other[10]:.2f}, 1,000 rows {other[1000]:.2f}: "
-                "there the defaults themselves need few)",
+                (
+                    f"{found.attempts_on_one_row:.3f} of them at most (10 rows {other[10]:.2f}, 1,000 rows "
+                    f"{other[1000]:.2f}: there the defaults themselves need few)"
+                ),
                 yes(held=found.attempts_on_one_row <= 1 / 3),
             ],
         ],
     )
-    text = f"""What a policy makes of 1 to 64 workers that read a row, write it and commit, each starting its next handler when one has ended. A discrete-event
-simulation of optimistic transactions with the layer's own decisions and delays; {_SECONDS:g} s of simulated time each, one seed, a deadline of 10 s for each handler.
-The server's own time is assumed to be 0.5 to 1.5 ms for the read and 1 to 3 ms for the COMMIT. The policies: the connectors' defaults (3 attempts, 1 to 100 ms, additive
-jitter), AWS's agent guide (5 attempts, 50 ms to 5 s, full jitter), and `OCCRetryConfig.for_lambda()` (100 attempts, 6 to 200 ms, full jitter).
+    text = f"""What a policy makes of 1 to 64 workers that read a row, write it and commit, each starting its next handler
+when one has ended. A discrete-event simulation of optimistic transactions with the layer's own decisions and delays;
+{_SECONDS:g} s of simulated time each, one seed, a deadline of 10 s for each handler. The server's own time is assumed to be
+0.5 to 1.5 ms for the read and 1 to 3 ms for the COMMIT. The policies: the connectors' defaults (3 attempts, 1 to 100 ms,
+additive jitter), AWS's agent guide (5 attempts, 50 ms to 5 s, full jitter), and `OCCRetryConfig.for_lambda()` (100 attempts,
+8 to 200 ms, full jitter).
 
 {goals}
 
@@ -357,10 +378,12 @@ jitter), AWS's agent guide (5 attempts, 50 ms to 5 s, full jitter), and `OCCRetr
 A cell: commits a second · handlers failed · attempts a commit · p50 / p99 of a successful handler in ms.
 
 {chr(10).join(f"{each}{chr(10)}" for each in tables)}
-**Why these numbers.** The three targets pull against each other. On one row at most one transaction can commit in the time from its snapshot to its COMMIT; to keep the row busy,
-several must be on their way at any time, and all but one of them lose. A policy that gives up has most commits because whoever gives up makes room; a handler that stays can only
-wait. A short first delay keeps a lone conflict cheap; the cap decides the rest: lower, and the losers crowd the row (attempts); higher, and a loser waits so long between tries that newcomers,
-who wait least, pass it until its deadline comes (failures). Neighbours, with 64 workers on 1 and 10 rows:
+**Why these numbers.** The three targets pull against each other. On one row at most one transaction can commit in the time
+from its snapshot to its COMMIT; to keep the row busy, several must be on their way at any time, and all but one of them lose.
+A policy that gives up has most commits because whoever gives up makes room; a handler that stays can only wait. A short first
+delay keeps a lone conflict cheap; the cap decides the rest: lower, and the losers crowd the row (attempts); higher, and a
+loser waits so long between tries that newcomers, who wait least, pass it until its deadline comes (failures). Neighbours,
+with 64 workers on 1 and 10 rows:
 
 {_neighbours(say)}
 
@@ -442,8 +465,9 @@ def _real_runs(environment: dict[str, str], say: Say) -> str:
         for name in POLICIES
     ]
     return (
-        f"As a check, 16 threads on one row of the local DSQL, {_REAL_SECONDS:g} s, twice. The order of the policies' failures must be the simulation's. Commits a second are no\n"
-        "measure here: server and threads share the machine, and an attempt that loses costs the local DSQL far more than one that wins.\n\n"
+        f"As a check, 16 threads on one row of the local DSQL, {_REAL_SECONDS:g} s, twice. The order of the policies' failures\n"
+        "must be the simulation's. Commits a second are no measure here: server and threads share the machine, and an attempt\n"
+        "that loses costs the local DSQL far more than one that wins.\n\n"
         + table(["policy", "failed", "simulated (2 ms)", "attempts a commit", "simulated", "commits a second"], body)
     )
 

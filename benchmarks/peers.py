@@ -1,8 +1,9 @@
-"""What users would pick instead, each written as its documentation shows, up to the first row. As texts: every one runs in a process of
-its own.
+"""What users would pick instead, each written as its documentation shows, up to the first row. As texts: every one runs in a
+process of its own.
 
-All verify TLS against the local DSQL's certificate authority, and make a real token. The cluster's name does not resolve here: libpq is
-given `hostaddr`; for asyncpg and pg8000, `socket.getaddrinfo` is replaced inside the process by one that knows the one address.
+All verify TLS against the local DSQL's certificate authority, and make a real token. The cluster's name does not resolve
+here: libpq is given `hostaddr`; for asyncpg and pg8000, `socket.getaddrinfo` is replaced inside the process by one that knows
+the one address.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import socket
 resolve = socket.getaddrinfo
 socket.getaddrinfo = lambda host, *rest, **more: resolve(ADDRESS if host in (HOST, HOST.encode()) else host, *rest, **more)
 """
-_BOTO3_TOKEN = """
+_SIGNED_BY_BOTO3 = """
 import boto3
 token = boto3.client("dsql", region_name=REGION).generate_db_connect_admin_auth_token(HOST, REGION)
 """
@@ -54,7 +55,7 @@ async def first():
 row = asyncio.run(first())
 """,
     "boto3 + psycopg2": _SETTINGS
-    + _BOTO3_TOKEN
+    + _SIGNED_BY_BOTO3
     + """
 import psycopg2
 connection = psycopg2.connect(
@@ -66,7 +67,7 @@ row = cursor.fetchone()[0]
 """,
     "boto3 + pg8000": _SETTINGS
     + _RESOLVE
-    + _BOTO3_TOKEN
+    + _SIGNED_BY_BOTO3
     + """
 import ssl
 import pg8000.native

@@ -1,6 +1,7 @@
 """Round trips: how often each client waits for the server, counted at the server's side. No time is measured.
 
-Knows the local DSQL's log: a `flight` is what a client sent before it waited. `python -m benchmarks.round_trips` prints the table.
+Knows the local DSQL's log: a `flight` is what a client sent before it waited. `python -m benchmarks.round_trips` prints the
+table.
 """
 
 from __future__ import annotations
@@ -211,13 +212,14 @@ def section(*, say: Say) -> Section:
             yes(held=counted[HERE][CONNECTING] == 4),
         ]
     )
-    text = f"""Flights that the local DSQL received, each of which a client waits for; pg8000 {found["pg8000"]}, `aurora-dsql-python-connector`
-{found["aurora-dsql-python-connector"]} on psycopg {found["psycopg"]}. They do not depend on the machine.
+    text = f"""Flights that the local DSQL received, each of which a client waits for; pg8000 {found["pg8000"]},
+`aurora-dsql-python-connector` {found["aurora-dsql-python-connector"]} on psycopg {found["psycopg"]}. They do not depend on
+the machine.
 
 {table(["work", *clients, "target holds"], rows)}
 
-libpq speaks direct TLS too where it is asked to (`sslnegotiation=direct`); the connector does not ask. On a connection that was idle for 60 s or more, the layer's BEGIN goes ahead
-alone: one flight more.
+libpq speaks direct TLS too where it is asked to (`sslnegotiation=direct`); the connector does not ask. On a connection that
+was idle for 60 s or more, the layer's BEGIN goes ahead alone: one flight more.
 """
     return Section(title="Round trips", text=text)
 

@@ -101,7 +101,7 @@ def connect_all(
     seed: int = 1,
 ) -> tuple[Result, list[float]]:
     """Let environments want a connection at these moments, handlers waiting for so many seconds. Also gives when each got it."""
-    random = Random(seed).random  # noqa: S311 - a simulation
+    random = Random(seed).random
     line = _Bucket(tokens)
     first = min(wanted_at)
     floor = max(line.take_as_soon_as_possible(moment) for moment in sorted(each + _VERDICT_SECONDS for each in wanted_at))
@@ -137,7 +137,7 @@ def connect_all(
 
 def cold_starts(count: int, at_once: int, *, seed: int = 1) -> list[float]:
     """When environments want their first connection: so many more every 10 s, each 0.2 to 0.6 s after its start."""
-    random = Random(seed).random  # noqa: S311
+    random = Random(seed).random
     return [index // at_once * 10.0 + 0.2 + 0.4 * random() for index in range(count)]
 
 
@@ -146,7 +146,7 @@ def recycled(opened_at: Sequence[float], age: Callable[[float], float], *, seed:
 
     Each environment has an event a second.
     """
-    random = Random(seed).random  # noqa: S311
+    random = Random(seed).random
     return [moment + age(random()) + random() for moment in opened_at]
 
 
@@ -212,6 +212,8 @@ def section(*, say: Say) -> Section:
     cold = cold_start_storms()
     say("storm: 50,000 environments recycle")
     recycling = recycling_storms()
+    cold_head = ["storm", "failed, no retry", "failed, the layer", "tries, no retry", "tries, the layer", "longest wait"]
+    cold_head += ["all connected after", "floor", "above it"]
     cold_rows = [
         [
             name,
@@ -270,25 +272,28 @@ def section(*, say: Say) -> Section:
             ],
         ],
     )
-    text = f"""A simulation of DSQL's front (a token bucket of {BURST:,.0f}, filled by {NEW_A_SECOND:g} a second; {MOST_CONNECTIONS:,} connections) and of environments whose handlers want a
-connection. With no retry a refusal is the handler's failure and the environment's next handler comes a second later; with the layer's (`connection.wait_before`: 0.1 s doubling to
-2 s, spread by half) it waits for up to `connect_timeout`. The floor is when all would be connected if each were let in the moment that the bucket has a token for it.
+    text = f"""A simulation of DSQL's front (a token bucket of {BURST:,.0f}, filled by {NEW_A_SECOND:g} a second;
+{MOST_CONNECTIONS:,} connections) and of environments whose handlers want a connection. With no retry a refusal is the
+handler's failure and the environment's next handler comes a second later; with the layer's (`connection.wait_before`: 0.1 s
+doubling to 2 s, spread by half) it waits for up to `connect_timeout`. The floor is when all would be connected if each were
+let in the moment that the bucket has a token for it.
 
 {goals}
 
 5,000 cold starts:
 
-{table(["storm", "failed, no retry", "failed, the layer", "tries, no retry", "tries, the layer", "longest wait", "all connected after", "floor", "above it"], cold_rows)}
+{table(cold_head, cold_rows)}
 
-A wait that doubles to 5 s instead of 2 left up to a tenth of the admissions unused and failed six times as many handlers where the bucket is empty. What 5,000 at once need is time: nobody can be served
-before the bucket has a token for it, and whoever may wait for 10 s only, fails.
+A wait that doubles to 5 s instead of 2 left up to a tenth of the admissions unused and failed six times as many handlers
+where the bucket is empty. What 5,000 at once need is time: nobody can be served before the bucket has a token for it, and
+whoever may wait for 10 s only, fails.
 
 50,000 environments reach 55 minutes (on a cluster whose quota of connections was raised; each has an event a second):
 
 {table(["connections", "wanted in the fullest second", "failed", "longest wait", "all connected after", "floor"], recycling_rows)}
 
-Connections that were opened as the front admitted them are replaced at the same pace, with or without jitter. Where they are of one age, the layer's 10 minutes of jitter make 83 a
-second of them, which the bucket can give; 5 minutes would make 167.
+Connections that were opened as the front admitted them are replaced at the same pace, with or without jitter. Where they are
+of one age, the layer's 10 minutes of jitter make 83 a second of them, which the bucket can give; 5 minutes would make 167.
 """
     return Section(title="Storms of connections", text=text)
 

@@ -1,7 +1,8 @@
-"""The warm path: what the decorator, the transaction object and the check of the cached connection cost beyond the driver's own work.
+"""The warm path: what the decorator, the transaction object and the check of the cached connection cost beyond the driver's
+own work.
 
-Measured as a share of one round trip of the driver on this machine, and, where `strace` is there, in system calls. Knows the layer's
-public names only. `python -m benchmarks.warm_path` prints the table.
+Measured as a share of one round trip of the driver on this machine, and, where `strace` is there, in system calls. Knows the
+layer's public names only. `python -m benchmarks.warm_path` prints the table.
 """
 
 from __future__ import annotations
@@ -151,8 +152,8 @@ def section(environment: Mapping[str, str], *, say: Say) -> Section:
             ["transaction", "system calls"],
             [[name, ", ".join(f"{call} {count}" for call, count in found_calls.items())] for name, found_calls in calls.items()],
         )
-    text = f"""Decorator, transaction object and the check of the cached connection, beyond the driver's own work; medians of interleaved rounds. The target is at most a
-tenth of one round trip of the driver.
+    text = f"""Decorator, transaction object and the check of the cached connection, beyond the driver's own work; medians of
+interleaved rounds. The target is at most a tenth of one round trip of the driver.
 
 {table(["cost of", "microseconds (half of the rounds lie in)", "of a round trip", "target holds"], rows)}
 

@@ -57,7 +57,7 @@ def test_lambda_has_its_own_policy_bounded_by_the_deadline():
     """Full jitter, an OC001 at once, as many attempts as there may be, and the delays that the benchmark found."""
     config = OCCRetryConfig.for_lambda()
     assert (config.jitter, config.immediate_schema_retry, config.max_attempts) == ("full", True, 100)
-    assert (config.base_delay_ms, config.max_delay_ms) == (6.0, 200.0)
+    assert (config.base_delay_ms, config.max_delay_ms) == (8.0, 200.0)
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,7 @@ class OCCRetryConfig:
         `benchmarks/contention.py` found the numbers. A short first delay keeps a lone conflict cheap. The low cap is what keeps
         a handler from starving: whoever waits seconds between tries meets a newcomer at each, until its deadline is there.
         """
-        return cls(
-            max_attempts=_MOST_ATTEMPTS, base_delay_ms=6.0, max_delay_ms=200.0, jitter="full", immediate_schema_retry=True
-        )
+        return cls(max_attempts=_MOST_ATTEMPTS, base_delay_ms=8.0, max_delay_ms=200.0, jitter="full", immediate_schema_retry=True)
 
     def delay(self, attempt: int, occ_type: OCCType, random: Callable[[], float]) -> float:
         """Seconds to wait after the conflict of `attempt` (from 1), given a source of numbers from 0 to 1."""
