@@ -200,6 +200,31 @@ def test_a_block_whose_commit_is_not_answered_says_that_nobody_knows(dsql, optio
     assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["101" if applied else "100"]]
 
 
+@pytest.mark.parametrize("way", ["block", "retry"])
+def test_leaving_a_connections_block_hides_nothing(dsql, options, way):
+    """The connection was given up inside it: what is raised is why."""
+    dsql.cut("after-commit-sent")
+    with pytest.raises(CommitOutcomeUnknown), connect(options) as connection:
+        if way == "retry":
+            connection.transaction_with_retry(lambda tx: tx.run(ADD, amount=1, id=1))
+        with connection.transaction() as tx:
+            tx.run(ADD, amount=1, id=1)
+
+
+def test_a_link_lost_and_swallowed_in_a_block_is_not_unknown(dsql, options):
+    """COMMIT was never sent."""
+    connection = connect(options)
+    with connection.transaction() as tx:
+        tx.run(ADD, amount=1, id=2)
+    dsql.cut("before-commit")
+    with pytest.raises(ConnectionError), connection.transaction() as tx:
+        try:
+            tx.run(ADD, amount=1, id=1)
+        except Exception:
+            pass
+    assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["100"]]
+
+
 def test_a_lost_connection_can_not_be_replaced_by_itself(dsql, options):
     """The sentence says to open a new one; nothing was committed."""
     connection = connect(options)
@@ -289,6 +314,15 @@ def test_an_expired_token_is_signed_again_once(dsql, options):
     with pytest.raises(ConnectError, match="Signature expired.*check this machine's clock"):
         open_connection(Connection, options, late)
     assert sum(event.kind == "password" for event in dsql.log) == 4
+
+
+def test_a_busy_cluster_and_then_an_expired_token_are_both_met(dsql, options):
+    """In any order."""
+    signer = Signer(options)
+    signer.token()
+    dsql.refuse_connections()
+    dsql.expire_tokens()
+    open_connection(Connection, options, signer, keep_token=True, sleep=lambda seconds: None).close()
 
 
 def test_a_role_without_the_permission_says_to_check_the_policy(dsql, options):

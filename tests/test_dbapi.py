@@ -56,6 +56,13 @@ def test_it_is_pg8000s_connection(dsql, connection):
     connection.rollback()
 
 
+def test_the_module_is_pep_249s():
+    """What it does not define is pg8000's."""
+    for name in ("Error", "DatabaseError", "IntegrityError", "Date", "Binary", "STRING"):
+        assert getattr(dbapi, name) is getattr(pg8000.dbapi, name)
+    assert (dbapi.apilevel, dbapi.paramstyle) == ("2.0", "format")
+
+
 def test_refusals_are_the_same(options):
     """`ConnectError`, and nothing secret in it."""
     with pytest.raises(ConnectError, match="access denied"):

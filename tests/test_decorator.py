@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import unittest.mock
 
 import pytest
 from aws_lambda_powertools import Logger, Metrics, Tracer
@@ -246,6 +247,48 @@ def test_a_function_that_can_not_run_in_a_transaction_is_refused_at_decoration(f
         with_dsql_transaction(function)
     with pytest.raises(TypeError, match=sentence):
         with_dsql_transaction(timeout=1.0)(function)
+
+
+class AsyncCallable:
+    """An object that is called, and answers later."""
+
+    async def __call__(self, tx):
+        """Runs elsewhere."""
+
+
+def test_an_object_whose_call_is_async_is_refused():
+    """As `async def` is."""
+    with pytest.raises(TypeError, match="is async"):
+        with_dsql_transaction(AsyncCallable())
+
+
+def test_tx_may_stand_anywhere(options):
+    """Between the others, also when they are passed by position."""
+
+    @with_dsql_transaction(options=options)
+    def handler(event, tx, context=None):
+        return event, tx.value("SELECT 1"), context
+
+    assert handler("e", "c") == ("e", 1, "c")
+    assert handler("e") == ("e", 1, None)
+    assert handler(event="e", context="c") == ("e", 1, "c")
+
+
+@pytest.mark.parametrize(("wrong", "sentence"), [({"source": "url"}, "source is a str"), ({"retry": 5}, "retry is a int")])
+def test_what_is_no_source_or_retry_is_refused_at_decoration(wrong, sentence):
+    """By what it is."""
+    with pytest.raises(TypeError, match=sentence):
+        with_dsql_transaction(**wrong)
+
+
+def test_a_mocks_remaining_time_is_no_deadline(options):
+    """A test's MagicMock is no Lambda context."""
+
+    @with_dsql_transaction(options=options)
+    def handler(event, context, tx):
+        return tx.value("SELECT 1")
+
+    assert handler({}, unittest.mock.MagicMock()) == 1
 
 
 def test_options_together_with_a_source_are_refused_at_decoration(options):

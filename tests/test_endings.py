@@ -276,7 +276,32 @@ def test_a_rollback_that_meets_a_lost_link_is_a_rollback(stage):
     assert stage.run(add_one) == 1
 
 
+def test_a_rollback_of_the_functions_own_before_it_raises_a_conflict_is_a_conflict(stage):
+    """`except DatabaseError: tx.rollback(); raise` does not keep it from being retried."""
+    stage.dsql.conflict_next(code="OC001", at="statement")
+
+    def careful(tx):
+        try:
+            tx.run(ADD, amount=1, id=1)
+        except DatabaseError:
+            tx.rollback()
+            raise
+        return tx.attempt
+
+    assert stage.run(careful) == 2
+    assert stage.balances()[0] == 101
+
+
 # Stale
+
+
+def test_a_link_that_is_silent_when_begin_wants_its_answer_is_not_waited_for_long(stage):
+    """A flow that NAT has forgotten: after three seconds a new connection takes its place, within the same attempt."""
+    stage.run(add_one)
+    stage.wall_clock.ahead_by += 61
+    stage.dsql.cut("before-first-flight", how="silence")
+    assert stage.run(add_one, deadline_at=stage.monotonic() + 60) == 1
+    assert stage.source.opened_for == "stale"
 
 
 @pytest.mark.parametrize("how", ["rst", "fin"])

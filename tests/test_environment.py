@@ -1,10 +1,11 @@
 """The cached connection: kept from one invocation to the next, and replaced without the caller noticing."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dsql_lambda import ConfigError, ConnectError, TokenError
+from dsql_lambda import ConfigError, ConnectError, TokenError, TransactionError
 from dsql_lambda.connection import Condition, reason_to_replace
 from dsql_lambda.environment import deadline_after
 
@@ -133,9 +134,10 @@ def test_a_deadline_keeps_a_reserve_of_what_lambda_leaves():
     assert deadline_after(None, 10_000, now=lambda: 100.0) == 109.5
     assert deadline_after(None, 1_000, now=lambda: 100.0) == 100.9
     assert deadline_after(2.0, 10_000, now=lambda: 100.0) == 102.0
-    for bad in (0, -1):
+    bad: object
+    for bad in (0, -1, "5", True):
         with pytest.raises(ConfigError, match="timeout is"):
-            deadline_after(bad)
+            deadline_after(bad)  # type: ignore[arg-type]
 
 
 def test_a_wrong_configuration_is_said_at_the_first_use(stage, monkeypatch, tmp_path):
@@ -146,3 +148,34 @@ def test_a_wrong_configuration_is_said_at_the_first_use(stage, monkeypatch, tmp_
         stage.new_source(port=1).get()
     with pytest.raises(TokenError, match="given credentials"):
         stage.new_source(credentials=7).get()
+
+
+def test_threads_take_turns(stage):
+    """Each gets the connection or the sentence that a transaction is running; none is left claimed or open."""
+    refused, done = [], []
+
+    def work(_):
+        for _ in range(50):
+            try:
+                done.append(stage.run(pid))
+            except TransactionError as error:
+                refused.append(str(error))
+
+    with ThreadPoolExecutor(max_workers=4) as executor:
+        list(executor.map(work, range(4)))
+    assert done
+    assert all("a transaction is running" in each for each in refused)
+    assert stage.run(pid)
+    assert stage.events("startup") == 1
+
+
+def test_the_cached_connection_is_not_touched_while_a_transaction_runs(stage):
+    """Whatever became of it meanwhile."""
+
+    def inside(tx):
+        stage.wall_clock.ahead_by += 200
+        with pytest.raises(TransactionError, match="use its tx"):
+            stage.source.get()
+        return tx.value("SELECT 1")
+
+    assert stage.run(inside) == 1

@@ -244,6 +244,30 @@ def test_a_network_without_an_answer_says_what_to_check():
         dial(ConnectOptions(host=HOST), 5.0, opener=opener, monotonic=lambda: 0.0)
 
 
+def test_several_addresses_share_the_time(monkeypatch):
+    """`timeout` is for all of them: the first that hangs leaves nothing for the others."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(4)]
+        for each in fillers:
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", port))
+        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))] * 3
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args: addresses)
+        tries = []
+
+        def noted(end):
+            tries.append(end)
+            return 0.05
+
+        monkeypatch.setattr(link_module, "_left", lambda end, now: noted(end))
+        with pytest.raises(TimeoutError):
+            link_module.open_tcp(("name", port), 0.01)
+        for each in fillers:
+            each.close()
+    assert len(tries) == 1
+
+
 def test_a_server_that_is_not_there_says_what_to_check(options_for, serve):
     """Refused by the machine."""
     server = serve()
@@ -362,7 +386,7 @@ def test_three_names_may_differ(serve, options_for):
         hostaddr="vpce-0a1b2c.dsql-fnh4.us-east-1.vpce.amazonaws.com",
         cluster_id="a1b2c3d4e5f6g7h8i9j0k1l2m3",
     )
-    with pytest.raises(ConnectError, match="closed the connection while it was being opened"):
+    with pytest.raises(ConnectError, match="did not answer within connect_timeout"):
         open_connection(Connection, options, Signer(options), opener=opener)
     assert dialled == [("vpce-0a1b2c.dsql-fnh4.us-east-1.vpce.amazonaws.com", server.port)]
     assert server.names == [private]

@@ -230,6 +230,7 @@ def test_a_bad_connection_string_is_one_sentence(url, sentence):
         ({"connect_timeout": float("inf")}, "number"),
         ({"user": ""}, "user is empty"),
         ({"user": 7}, "user is 7"),
+        ({"user": "\ud800"}, "lone surrogate"),
         ({"pipeline": "off"}, "True or False"),
         ({"application_name": "x" * 64}, "application_name"),
         ({"cluster_id": "short"}, "cluster_id is 'short': it must be 26 characters"),
@@ -248,6 +249,7 @@ def test_a_bad_option_is_one_sentence(changes, sentence):
         ({}, "no host: set DSQL_HOST"),
         ({"DSQL_HOST": HOST, "DSQL_PORT": "x"}, "DSQL_PORT is 'x': it must be a whole number"),
         ({"DSQL_HOST": HOST, "DSQL_PIPELINE": "x"}, "DSQL_PIPELINE is 'x': it must be on or off"),
+        ({"DSQL_HOST": HOST, "DSQL_TOKEN_DURATION_SEC": "60"}, "unknown variable DSQL_TOKEN_DURATION_SEC: did you mean"),
         ({"DSQL_HOST": CLUSTER}, "no region is known for a cluster id: set DSQL_REGION"),
     ],
 )
@@ -276,6 +278,11 @@ def test_options_are_a_value():
     assert options.replace(host=f"{CLUSTER}.dsql.eu-west-1.on.aws").region == "eu-west-1"
     with pytest.raises(ConfigError, match="port"):
         options.replace(port=0)
+
+
+def test_a_variable_of_somebody_else_is_not_ours():
+    """Only what is nearly one of ours is refused."""
+    assert ConnectOptions.from_env({"DSQL_HOST": HOST, "DSQL_CLUSTER_ARN": "x", "DSQL_CONNECT_AT_INIT": "0"}).host == HOST
 
 
 def test_none_means_not_given():

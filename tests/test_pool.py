@@ -1,5 +1,7 @@
 """`Pool`: shared by threads, first come first served; nothing leaks, and what comes back dirty or dead is replaced."""
 
+import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ from dsql_lambda import (
     DeadlineExceeded,
     OCCRetryConfig,
     Pool,
+    TransactionError,
     run_transaction,
     with_dsql_transaction,
 )
@@ -321,3 +324,71 @@ def test_many_threads_share_a_few_connections(dsql, pool_of, capsys):
         print(f"\npool: {64 * rounds} transactions in {time.monotonic() - started_at:.1f} s, {statistics}")
     assert (statistics.size, statistics.idle, statistics.waiting, statistics.opened) == (4, 4, 0, 4)
     assert statistics.longest_wait < 60
+
+
+def test_a_thread_that_is_interrupted_while_it_waits_loses_no_place(pool_of):
+    """A signal's exception, or Ctrl-C."""
+    pool = pool_of(max_size=1)
+
+    class Interrupted(BaseException):
+        """What a signal handler raises."""
+
+    def interrupt(*_):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pool.connection():
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(Interrupted):
+                pool.connection().__enter__()
+            assert pool.statistics.waiting == 0
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pool.connection() as connection:
+        assert connection.run("SELECT 1") == [[1]]
+
+
+def test_the_keeper_survives_any_failure(dsql, pool_of):
+    """One that `configure` raised, say; it tries again with the next turn."""
+    tried = threading.Event()
+
+    def fail(connection):
+        tried.set()
+        raise ZeroDivisionError
+
+    pool = pool_of(min_size=1, configure=fail)
+    assert tried.wait(5)
+    assert pool._keeper is not None
+    pool._keeper.join(0.2)
+    assert pool._keeper.is_alive()
+
+
+def test_a_forked_child_leaves_the_parents_connections_alone(dsql, pool_of):
+    """Also when it closes the pool: not a byte goes out on them."""
+    pool = pool_of()
+    with pool.connection() as connection:
+        first = connection.backend_pid
+    child = os.fork()
+    if child == 0:
+        try:
+            pool.close()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    with pool.connection() as connection:
+        assert connection.backend_pid == first
+        assert connection.run("SELECT 1") == [[1]]
+
+
+def test_a_transaction_inside_a_transaction_of_the_pool_is_refused(pool_of):
+    """It would be another one, and commit by itself."""
+    pool = pool_of()
+
+    def outer(tx):
+        with pytest.raises(TransactionError, match="no savepoints: pass its tx on to join it"):
+            pool.transaction_with_retry(lambda inner: None)
+        return tx.value("SELECT 1")
+
+    assert pool.transaction_with_retry(outer) == 1
+    assert pool.statistics.opened == 1

@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import io
 import uuid
 
 import pytest
@@ -252,7 +253,7 @@ def test_a_stream_that_fails_midway_is_a_failed_statement(stage):
 
 
 def test_a_value_that_can_not_be_converted_leaves_the_connection_in_order(stage):
-    """The adapter's error is raised after the answer was read to its end."""
+    """The adapter's error is raised after the answer was read to its end; swallowed, it is no success."""
 
     def read(tx):
         tx.connection.register_in_adapter(23, lambda text: 1 / 0)
@@ -261,9 +262,101 @@ def test_a_value_that_can_not_be_converted_leaves_the_connection_in_order(stage)
         tx.connection.register_in_adapter(23, int)
         return tx.value("SELECT 1")
 
-    assert stage.run(read) == 1
+    with pytest.raises(ZeroDivisionError):
+        stage.run(read)
     assert stage.run(lambda tx: tx.value("SELECT 2")) == 2
     assert stage.events("startup") == 1
+
+
+BROKEN_VALUES = [
+    ("INSERT INTO accounts VALUES (7, 7) RETURNING time '24:00:00'", {}),
+    ("UPDATE accounts SET balance = 0 WHERE :x = 'x'", {"x": "\ud800"}),
+]
+
+
+@pytest.mark.parametrize(("sql", "params"), BROKEN_VALUES)
+@pytest.mark.parametrize("deferred", [True, False])
+def test_a_statement_that_failed_on_this_side_is_never_a_success(stage, sql, params, deferred):
+    """An answer that can't be decoded, a value that can't be encoded: swallowed, nothing is committed or said done."""
+
+    def careless(tx):
+        if deferred:
+            tx.defer(ADD, amount=1, id=1)
+        try:
+            tx.run(sql, **params)
+        except ValueError:
+            return "ok"
+
+    with pytest.raises(ValueError):
+        stage.run(careless)
+    assert stage.balances() == [100, 100, 100]
+    assert stage.run(lambda tx: tx.value("SELECT 1")) == 1
+
+
+def test_a_deferred_answer_that_nobody_gets_can_not_fail_a_commit(stage):
+    """COMMIT was answered: it is a success, though a returned value can't be decoded."""
+    stage.run(lambda tx: tx.defer("UPDATE accounts SET balance = 1 WHERE id = 1 RETURNING time '24:00:00'"))
+    assert stage.balances()[0] == 1
+
+
+def test_what_is_deferred_survives_a_statement_that_was_refused(stage):
+    """While a stream is open nothing can be sent, and nothing is dropped."""
+
+    def write(tx):
+        stream = tx.stream("SELECT g FROM generate_series(1, 3000) AS g")
+        next(stream)
+        tx.defer(ADD, amount=1, id=1)
+        with pytest.raises(InterfaceError, match="still unread"):
+            tx.run("SELECT 1")
+        stream.close()
+
+    stage.run(write)
+    assert stage.balances()[0] == 101
+
+
+@pytest.mark.parametrize("code", ["OC000", "OC001"])
+def test_the_transactions_own_connection_is_inside_it(stage, code):
+    """`tx.connection` first, then a conflict: what it did is undone with the rest, and done once."""
+    stage.dsql.conflict_next(code=code)
+
+    def copy(tx):
+        tx.connection.run("COPY accounts FROM STDIN", stream=io.StringIO(f"{6 + tx.attempt}\t1\n"))
+        return tx.attempt
+
+    assert stage.run(copy) == 2
+    assert stage.dsql.execute("SELECT id FROM accounts WHERE id > 3") == [["8"]]
+
+
+def test_a_conflict_on_the_transactions_own_connection_is_retried(stage):
+    """Also one that was swallowed."""
+    stage.dsql.conflict_next(code="OC001", at="statement")
+
+    def read(tx):
+        try:
+            tx.connection.run("SELECT 1")
+        except DatabaseError:
+            pass
+        return tx.attempt
+
+    assert stage.run(read) == 2
+
+
+def test_a_failure_behind_a_stream_that_was_left_is_known(stage):
+    """The rows that nobody took are read away, and their error decides the ending."""
+
+    def read(tx):
+        for _ in tx.stream("SELECT 10 / (3000 - g) FROM generate_series(1, 5000) AS g"):
+            break
+        return "ok"
+
+    with pytest.raises(DatabaseError, match="division by zero"):
+        stage.run(read)
+
+
+def test_two_columns_of_one_name_are_no_dict(stage):
+    """One value would be lost: the sentence says what to do."""
+    with pytest.raises(TransactionError, match="two columns have one name.*name them with AS"):
+        stage.run(lambda tx: tx.rows("SELECT 1 AS a, 2 AS a"))
 
 
 # One at a time

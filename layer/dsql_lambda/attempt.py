@@ -15,10 +15,12 @@ follows is decided (`_next_step`, a pure function) before anything is done. Cloc
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from threading import local
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .errors import CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted, TransactionError
@@ -31,14 +33,22 @@ from .wire import DatabaseError, Wire
 
 T = TypeVar("T")
 
+
+class _Running(local):
+    """The sources of the transactions that a thread is inside of."""
+
+    sources: tuple[object, ...] = ()
+
+
+_running = _Running()
+
+_PROBE_SECONDS = 3.0  # a flow that NAT has forgotten may stay silent: BEGIN, sent alone, is not waited for much longer
 _INTERNAL_ERROR = "XX000"  # what DSQL says when it is unavailable: at COMMIT the outcome is unknown
 
 
 def random_number() -> float:
-    """From 0 to 1."""
-    from random import random  # noqa: PLC0415 - first needed after a conflict
-
-    return random()  # noqa: S311 - it spreads retries, it guards nothing
+    """From 0 to 1, of the operating system's: environments restored from one snapshot must not draw the same numbers."""
+    return (int.from_bytes(os.urandom(7), "big") >> 3) * 2.0**-53
 
 
 class ConnectionSource(Protocol):
@@ -230,13 +240,16 @@ def attempt_transaction(
 def _attempt(
     tx: Transaction, function: Callable[[Transaction], T], deadline_at: float, monotonic: Callable[[], float]
 ) -> Outcome:
-    connection = tx.connection
+    connection = tx.wire
     if connection.clock() - connection.used_at >= connection.probe_after_secs:
+        connection.deadline_at = min(deadline_at, monotonic() + _PROBE_SECONDS)
         try:
             tx.begin()
         except Exception as error:  # noqa: BLE001 - whatever it is, `ending_of` names it
             outcome = ending_of(tx, error, "begin")
-            return Outcome(ending=Ending.STALE, error=error) if outcome.ending is Ending.BROKEN else outcome
+            is_silent = outcome.ending is Ending.OUT_OF_TIME and monotonic() < deadline_at
+            return Outcome(ending=Ending.STALE, error=error) if is_silent or outcome.ending is Ending.BROKEN else outcome
+        connection.deadline_at = deadline_at
     value: Any = None
     raised: BaseException | None = None
     try:
@@ -244,7 +257,10 @@ def _attempt(
     except Exception as error:  # noqa: BLE001 - it is raised again, or explained by what the server said before
         raised = error
     if tx.has_ended:
-        return Outcome(ending=Ending.FAILED, error=raised) if raised else Outcome(ending=Ending.ROLLED_BACK, value=value)
+        if raised is None:
+            return Outcome(ending=Ending.ROLLED_BACK, value=value)
+        conflict = classify_occ(tx.failure)
+        return Outcome(ending=Ending.CONFLICT if conflict else Ending.FAILED, error=raised, conflict=conflict)
     if raised or tx.failure or connection.link.failure:
         return ending_of(tx, raised, "statement")
     if monotonic() >= deadline_at:
@@ -259,7 +275,7 @@ def _attempt(
 def ending_of(tx: Transaction, raised: BaseException | None, phase: str) -> Outcome:
     """Name the ending of an attempt that failed: by what the link and the server said, not by what the function made of it."""
     failure = tx.failure
-    lost = tx.connection.link.failure
+    lost = tx.wire.link.failure
     if lost is not None:
         cause = failure or raised or lost
         if tx.is_commit_handed:
@@ -291,20 +307,29 @@ def run_in_transaction(
     random: Callable[[], float] = random_number,
 ) -> T:
     """`function(tx)` in a transaction on a connection of `source`, attempted until it ends for good."""
+    running = _running.sources
+    if any(each is source for each in running):
+        raise TransactionError(
+            "a transaction is running already, and DSQL has no savepoints: pass its tx on to join it, or run this one after it"
+        )
 
     def attempt_once(attempt: int) -> Outcome:
         return attempt_transaction(function, source, attempt, deadline_at=deadline_at, read_only=read_only, monotonic=monotonic)
 
-    result: T = run_attempts(
-        attempt_once,
-        retry=retry,
-        deadline_at=deadline_at,
-        read_only=read_only,
-        telemetry=telemetry,
-        monotonic=monotonic,
-        sleep=sleep,
-        random=random,
-    )
+    _running.sources = (*running, source)
+    try:
+        result: T = run_attempts(
+            attempt_once,
+            retry=retry,
+            deadline_at=deadline_at,
+            read_only=read_only,
+            telemetry=telemetry,
+            monotonic=monotonic,
+            sleep=sleep,
+            random=random,
+        )
+    finally:
+        _running.sources = running
     return result
 
 

@@ -35,6 +35,10 @@ class Connection(Wire):
     def __enter__(self) -> Self:
         return self
 
+    def __exit__(self, *_: object) -> None:
+        if not self.is_closed:  # it may have been given up in the block, whose error must be seen
+            self.close()
+
     def transaction_with_retry(self, function: Callable[[Transaction], T], retry: OCCRetryConfig | None = None) -> T:
         """Run `function(tx)` in a transaction on this connection, again when DSQL reports a conflict.
 
@@ -71,7 +75,7 @@ class Connection(Wire):
     def checkout(self, deadline_at: float) -> Wire:
         """Itself, if it can be used. Raises `TransactionError` if it is closed, broken or busy with another transaction."""
         if self.is_broken:
-            raise TransactionError("the connection is closed or was lost: open a new one with connect()")
+            raise TransactionError("the connection is closed or was lost: open a new one with connect()") from self.link.failure
         self.claim()
         if not self.is_clean:
             self.release()
@@ -189,6 +193,7 @@ def open_connection(
     """
     give_up_at = min(deadline_at, monotonic() + options.connect_timeout)
     tries = 0
+    was_expired = False
     while True:
         token = signer.token() if keep_token else signer.sign()
         error: Exception
@@ -221,7 +226,8 @@ def open_connection(
         refusal = refusal_of(error) if isinstance(error, DatabaseError) else Refusal.FINAL
         tries += 1
         wait = 0.0
-        if refusal is Refusal.EXPIRED and tries == 1:
+        if refusal is Refusal.EXPIRED and not was_expired:
+            was_expired = True
             signer.forget()
         elif refusal in _FIRST_WAIT_SECONDS:
             wait = wait_before(refusal, tries, random)
@@ -240,6 +246,11 @@ def _too_late() -> DeadlineExceeded:
 
 def _refused(error: Exception, options: ConnectOptions) -> ConnectError:
     """The sentence that says what to check, by DSQL's own reason."""
+    if isinstance(error, TimeoutError):
+        return ConnectError(
+            f"{options.host} did not answer within connect_timeout ({options.connect_timeout:g} s) while the connection was "
+            "being opened: raise it, or check the network path"
+        )
     if not isinstance(error, DatabaseError):
         return ConnectError(
             f"{options.host} closed the connection while it was being opened ({error}): check that DSQL_HOST, DSQL_HOSTADDR and "

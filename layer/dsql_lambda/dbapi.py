@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from .connection import as_options, open_connection
+from .driver import dbapi as pg8000_dbapi
 from .options import ConnectOptions
 from .token import Signer
 from .wire import dbapi_connection
@@ -17,6 +18,11 @@ from .wire import dbapi_connection
 apilevel = "2.0"
 threadsafety = 1
 paramstyle = "format"
+
+
+def __getattr__(name: str) -> Any:
+    """The rest of PEP 249 (`Error`, `Date`, `Binary`, ...) is pg8000's."""
+    return getattr(pg8000_dbapi(), name)
 
 
 def connect(target: ConnectOptions | str | None = None, **overrides: Any) -> Any:

@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any, TypeVar, overload
 
 from .attempt import ConnectionSource
-from .environment import deadline_after, open_at_init, transact
+from .environment import check_arguments, deadline_after, open_at_init, transact
 from .options import ConnectOptions
 from .retry import OCCRetryConfig
 from .telemetry import StructuredLogger, Telemetry
@@ -64,22 +64,25 @@ def with_dsql_transaction(
     """
     if options is not None and source is not None:
         raise TypeError("with_dsql_transaction() takes options or source, not both: a source has its options already")
-    deadline_after(timeout)  # a bad one is said here and not at the first invocation
+    deadline_after(timeout)  # what is wrong is said here, and not at the first invocation
+    check_arguments(source, retry)
 
     def decorate(decorated: Callable[..., R]) -> Callable[..., R]:
-        signature = _signature_without_tx(decorated)
+        signature, place = _signature_without_tx(decorated)
         telemetry = Telemetry(logger=logger, function_name=getattr(decorated, "__qualname__", ""))
         if source is None:
             open_at_init(options)
 
         @wraps(decorated)
         def wrapper(*args: Any, **kwargs: Any) -> R:
-            if kwargs.get("tx") is not None:
-                return decorated(*args, **kwargs)
-            kwargs.pop("tx", None)
-
             def in_transaction(tx: Transaction) -> R:
+                if place is not None and len(args) > place:
+                    return decorated(*args[:place], tx, *args[place:], **kwargs)
                 return decorated(*args, tx=tx, **kwargs)
+
+            joined = kwargs.pop("tx", None)
+            if joined is not None:
+                return in_transaction(joined)
 
             return transact(
                 in_transaction,
@@ -97,14 +100,18 @@ def with_dsql_transaction(
     return decorate if function is None else decorate(function)
 
 
-def _signature_without_tx(function: Callable[..., Any]) -> inspect.Signature:
-    """The signature that callers see. Raises `TypeError` for a function that can't be run in a transaction."""
+def _signature_without_tx(function: Callable[..., Any]) -> tuple[inspect.Signature, int | None]:
+    """The signature that callers see, and the place of `tx` among the positional parameters (None: it has none).
+
+    Raises `TypeError` for a function that can't be run in a transaction.
+    """
     name = getattr(function, "__qualname__", repr(function))
     if not callable(function):
         raise TypeError(f"with_dsql_transaction() decorates a function, not a {type(function).__name__}")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
         raise TypeError(f"{name}() is async: with_dsql_transaction() takes a plain function, for Lambda handlers and pg8000 are")
-    if inspect.isgeneratorfunction(function):
+    if inspect.isgeneratorfunction(called):
         raise TypeError(f"{name}() is a generator: its body would run after the transaction's end; return a list instead")
     signature = inspect.signature(function)
     tx = signature.parameters.get("tx")
@@ -112,13 +119,15 @@ def _signature_without_tx(function: Callable[..., Any]) -> inspect.Signature:
         raise TypeError(
             f"{name}() has no parameter tx that can be passed by keyword: add one, as in def {name}(event, context, tx)"
         )
-    return signature.replace(parameters=[each for each in signature.parameters.values() if each.name != "tx"])
+    others = [each for each in signature.parameters.values() if each.name != "tx"]
+    place = list(signature.parameters).index("tx") if tx.kind is tx.POSITIONAL_OR_KEYWORD else None
+    return signature.replace(parameters=others), place
 
 
 def _remaining_ms(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:
     """What is left of the invocation, in milliseconds, if a Lambda context is among the arguments."""
     for each in (*args, *kwargs.values()):
         get = getattr(each, "get_remaining_time_in_millis", None)
-        if get is not None:
-            return float(get())
+        if get is not None and isinstance(remaining := get(), int | float):
+            return float(remaining)
     return None

@@ -11,13 +11,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, TypeVar
 
 from .attempt import ConnectionSource, random_number, run_in_transaction
 from .connection import MAX_AGE_SECONDS, Condition, Connection, as_options, max_age, open_connection, reason_to_replace
-from .errors import ConfigError, TransactionError
+from .errors import TransactionError
 from .link import NEVER, Opener, open_tcp
-from .options import ConnectOptions
+from .options import ConnectOptions, check_number
 from .retry import OCCRetryConfig
 from .telemetry import Telemetry
 from .token import Signer
@@ -60,37 +61,57 @@ class CachedConnection:
         self._max_age = MAX_AGE_SECONDS
         self._is_restored = False
         self._next_reason = "first"
+        self._lock, self._lock_pid = Lock(), getpid()
 
     def checkout(self, deadline_at: float) -> Connection:
         """The kept connection, or a new one in its place; claimed for one transaction."""
-        kept = self._connection
-        if kept is not None and kept.is_claimed and not self._is_foreign():
-            kept.claim()  # raises, with the reason
-        connection = self.get(deadline_at)
-        connection.claim()
-        return connection
+        with self._held():
+            kept = self._connection
+            if kept is not None and not self._is_foreign():
+                kept.claim()  # raises if a transaction is running on it; what is claimed nobody else can take
+                reason = reason_to_replace(self._condition(kept))
+                if not reason:
+                    return kept
+                kept.release()
+                self._discard(kept, reason)
+            elif kept is not None:
+                self._discard(kept, "fork")
+            self._connection = connection = self._open(deadline_at)
+            connection.claim()
+            return connection
 
     def checkin(self, connection: Wire, reason: str) -> None:
         """Take it back: closed if it is not clean, and then replaced at the next use."""
-        connection.release()
-        if not connection.is_clean:
-            self._next_reason = reason or "in-transaction"
+        with self._held():
+            connection.release()
+            if connection.is_clean:
+                return
             if not connection.is_closed:
                 connection.close()
-            self._connection = None
+            if self._connection is connection:
+                self._next_reason = reason or "in-transaction"
+                self._connection = None
 
     def get(self, deadline_at: float = NEVER) -> Connection:
         """The kept connection, or a new one in its place, for the caller's own statements."""
-        kept = self._connection
-        if kept is not None:
-            reason = reason_to_replace(self._condition(kept))
-            if not reason:
-                if kept.is_claimed:
+        with self._held():
+            kept = self._connection
+            if kept is not None:
+                is_foreign = self._is_foreign()
+                if kept.is_claimed and not is_foreign:
                     raise TransactionError("a transaction is running on the cached connection: use its tx")
-                return kept
-            self._discard(kept, reason)
-        self._connection = self._open(deadline_at)
-        return self._connection
+                reason = "fork" if is_foreign else reason_to_replace(self._condition(kept))
+                if not reason:
+                    return kept
+                self._discard(kept, reason)
+            self._connection = self._open(deadline_at)
+            return self._connection
+
+    def _held(self) -> Lock:
+        """Threads take turns. In a forked child the lock may be held by a thread that is not there: it gets its own."""
+        if self._lock_pid != self._getpid():
+            self._lock, self._lock_pid = Lock(), self._getpid()
+        return self._lock
 
     def close(self) -> None:
         """Close what is kept, as before a snapshot: no connection survives one. The next use opens a new one."""
@@ -124,12 +145,11 @@ class CachedConnection:
         is_open = not kept.is_broken
         return Condition(
             is_open=is_open,
-            is_forked=self._is_foreign(),
             is_restored=self._is_restored,
             age=self._clock() - kept.opened_at,
             max_age=self._max_age,
-            is_idle=kept.is_claimed or kept.transaction_status == IDLE,
-            is_readable=is_open and not kept.is_claimed and kept.link.is_readable(),
+            is_idle=kept.transaction_status == IDLE,
+            is_readable=is_open and kept.link.is_readable(),
         )
 
     def _is_foreign(self) -> bool:
@@ -203,6 +223,7 @@ def transact(
     telemetry: Telemetry,
 ) -> T:
     """`run_transaction` with the deadline as a moment and the logger as it was given."""
+    check_arguments(source, retry)
     return run_in_transaction(
         function,
         source_for(options) if source is None else source,
@@ -213,6 +234,15 @@ def transact(
     )
 
 
+def check_arguments(source: object, retry: object) -> None:
+    """Raise `TypeError` for a source that gives no connections, or a retry that is no `OCCRetryConfig`."""
+    if source is not None and not hasattr(source, "checkout"):
+        kind = type(source).__name__
+        raise TypeError(f"source is a {kind}: it must be a Connection or a Pool, or None for the cached connection")
+    if retry is not None and not isinstance(retry, OCCRetryConfig):
+        raise TypeError(f"retry is a {type(retry).__name__}: it must be an OCCRetryConfig, or None for the default")
+
+
 def deadline_after(
     timeout: float | None, remaining_ms: float | None = None, *, now: Callable[[], float] = time.monotonic
 ) -> float:
@@ -221,8 +251,8 @@ def deadline_after(
     The reserve, half a second or a tenth of what remains if that is less, is for the ROLLBACK, the log line and the answer.
     The sooner of the two counts. Raises `ConfigError` for a timeout that is not above 0.
     """
-    if timeout is not None and not timeout > 0:
-        raise ConfigError(f"timeout is {timeout!r}: it must be above 0 seconds, or None")
+    if timeout is not None:
+        check_number("timeout", timeout, 0, 86_400, above=True)
     seconds = NEVER if timeout is None else timeout
     if remaining_ms is not None:
         remaining = remaining_ms / 1000

@@ -75,7 +75,7 @@ class ConnectOptions:
     """The AWS region that the token is signed for. Found in the host name where that says it; must not contradict it."""
     profile: str = ""
     """The AWS profile to take credentials from; it beats the environment's credentials."""
-    credentials: Any = field(default=None, repr=False)
+    credentials: Any = field(default=None, repr=False, hash=False)
     """A boto3 or botocore session, a botocore provider or credentials object, or a callable that returns one of these."""
     token_duration_secs: int = 900
     """How long a token is valid for: 1 to 604,800 seconds."""
@@ -84,7 +84,7 @@ class ConnectOptions:
     application_name: str = ""
     """Takes the place of the whole application name."""
     sslrootcert: str = ""
-    """A path, `system`, or PEM text: the roots to trust. Not given: the system's."""
+    """A path, `system`, or PEM text: the roots to trust. Not given: Amazon's own, which are bundled."""
     connect_timeout: float = 10.0
     """Seconds to open a connection in, retries while the cluster is busy included."""
     pipeline: bool = True
@@ -104,8 +104,8 @@ class ConnectOptions:
         check_number("probe_after_secs", self.probe_after_secs, 0, 3600)
         for name in ("user", "database", "cluster_id", "region", "profile", "orm_prefix", "application_name", "sslrootcert"):
             value = getattr(self, name)
-            if not isinstance(value, str) or "\0" in value:
-                raise ConfigError(f"{name} is {value!r}: it must be text without a zero character")
+            if not isinstance(value, str) or "\0" in value or not _is_unicode(value):
+                raise ConfigError(f"{name} is {value!r}: it must be text, without a zero character or a lone surrogate")
         if not isinstance(self.pipeline, bool):
             raise ConfigError(f"pipeline is {self.pipeline!r}: it must be True or False")
         if not self.user or not self.database:
@@ -236,6 +236,14 @@ def check_number(name: str, value: object, least: float, most: float, *, above: 
         raise ConfigError(f"{name} is {value}: it must be {'above' if above else 'at least'} {least} and at most {most}")
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _checked_host(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{name} is {value!r}: it must be a name or an address")
@@ -267,11 +275,26 @@ def _merged(environ: Mapping[str, str], url: dict[str, Any], overrides: dict[str
 
 
 def _from_variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    _refuse_misspelt_variables(environ)
     found = {"host": environ.get("CLUSTER_ENDPOINT", "")}
     for name in _NAMES:
         if name != "credentials":
             found[name] = environ.get(f"DSQL_{name.upper()}", "") or found.get(name, "")
     return {name: _parsed(name, text, f"DSQL_{name.upper()}") for name, text in found.items() if text}
+
+
+def _refuse_misspelt_variables(environ: Mapping[str, str]) -> None:
+    """A variable that is nearly one of ours is none of somebody else's: DSQL_TOKEN_DURATION_SEC=60 must not mean 900."""
+    known = {f"DSQL_{name.upper()}" for name in _NAMES} | {"DSQL_URL", "DSQL_CONNECT_AT_INIT"}
+    unknown = [name for name in environ if name.startswith("DSQL_") and name not in known]
+    if not unknown:
+        return
+    from difflib import get_close_matches  # noqa: PLC0415 - only where there is a name to look at
+
+    for name in unknown:
+        near = get_close_matches(name, known, n=1, cutoff=0.9)
+        if near:
+            raise ConfigError(f"the environment has an unknown variable {name}: did you mean {near[0]}?")
 
 
 def _from_url(url: str) -> dict[str, Any]:

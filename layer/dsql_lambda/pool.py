@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 from .attempt import random_number, run_in_transaction
 from .connection import MAX_AGE_SECONDS, Connection, as_options, open_connection
-from .errors import ConnectError, DeadlineExceeded, DsqlError
+from .errors import ConnectError, DeadlineExceeded
 from .link import NEVER, Opener, open_tcp
 from .options import ConnectOptions, check_number
 from .retry import OCCRetryConfig
@@ -53,12 +53,14 @@ class PoolStatistics(NamedTuple):
 class _Waiter:
     """A thread in the queue: woken with a connection, with the right to open one, or because the pool was closed."""
 
-    __slots__ = ("given", "is_served", "woken")
+    __slots__ = ("given", "has_place", "is_served", "woken")
 
     def __init__(self) -> None:
         self.woken = threading.Lock()
         self.woken.acquire()
         self.is_served = False
+        self.has_place = False
+        """Was it given one of the pool's places: a connection, or the right to open one?"""
         self.given: Connection | None = None
 
 
@@ -151,6 +153,7 @@ class Pool:
 
         What comes back later is closed then. May be called again.
         """
+        self._leave_to_the_parent()
         with self._lock:
             self._is_closed = True
             self._stopping.set()
@@ -198,10 +201,7 @@ class Pool:
 
     def acquire(self, deadline_at: float = NEVER) -> Connection:
         """A connection that is `release`d afterwards. Raises as `connection` does, and `DeadlineExceeded`."""
-        if self._pid != os.getpid():
-            for each in self._expires_at:
-                each.abandon()
-            self._begin_anew()
+        self._leave_to_the_parent()
         with self._lock:
             self._refuse_if_closed()
             connection = self._idle.pop() if self._idle else None
@@ -220,8 +220,18 @@ class Pool:
             self._end(connection)
         return self._open(deadline_at)
 
+    def _leave_to_the_parent(self) -> None:
+        """In a forked child: the connections are the parent's, so not a byte goes out on them, and the pool begins anew."""
+        if self._pid != os.getpid():
+            for each in self._expires_at:
+                each.abandon()
+            self._begin_anew()
+
     def release(self, connection: Connection) -> None:
         """Give a connection back: to whoever waits longest, or to the idle ones; or close it."""
+        self._leave_to_the_parent()
+        if connection.is_closed and connection not in self._expires_at:
+            return  # the parent's, or one that `close` has ended
         keeps = connection.is_clean and self._clock() < self._expires_at.get(connection, 0.0)
         with self._lock:
             keeps = keeps and not self._is_closed
@@ -237,7 +247,7 @@ class Pool:
         if self._waiters:
             waiter = self._waiters.popleft()
             waiter.given = connection
-            waiter.is_served = True
+            waiter.is_served = waiter.has_place = True
             waiter.woken.release()
         else:
             self._size -= 1
@@ -246,20 +256,34 @@ class Pool:
     def _await(self, waiter: _Waiter, deadline_at: float) -> Connection | None:
         started_at = self._monotonic()
         limit = min(self._acquire_timeout, deadline_at - started_at)
-        waiter.woken.acquire(timeout=max(limit, 0.0))
-        waited = self._monotonic() - started_at
+        try:
+            waiter.woken.acquire(timeout=max(limit, 0.0))
+            with self._lock:
+                self._longest_wait = max(self._longest_wait, self._monotonic() - started_at)
+                if waiter.is_served:
+                    self._refuse_if_closed()
+                    return waiter.given
+            if limit < self._acquire_timeout:
+                raise DeadlineExceeded(
+                    "no connection was free before the deadline (connect); nothing was committed", phase="connect"
+                )
+            raise ConnectError(
+                f"no connection of the pool was free for {self._acquire_timeout:g} s: all {self._max_size} are in use; raise "
+                "max_size, or give connections back sooner"
+            )
+        except BaseException:
+            self._leave_queue(waiter)
+            raise
+
+    def _leave_queue(self, waiter: _Waiter) -> None:
+        """A thread that gives up (its time is over, the pool was closed, it was interrupted) passes on what it was given."""
         with self._lock:
-            self._longest_wait = max(self._longest_wait, waited)
-            if waiter.is_served:
-                self._refuse_if_closed()
-                return waiter.given
-            self._waiters.remove(waiter)
-        if limit < self._acquire_timeout:
-            raise DeadlineExceeded("no connection was free before the deadline (connect); nothing was committed", phase="connect")
-        raise ConnectError(
-            f"no connection of the pool was free for {self._acquire_timeout:g} s: all {self._max_size} are in use; raise "
-            "max_size, or give connections back sooner"
-        )
+            if not waiter.is_served:
+                self._waiters.remove(waiter)
+            elif waiter.has_place:
+                self._pass_on(None)
+        if waiter.given is not None:
+            self._end(waiter.given)
 
     def _open(self, deadline_at: float) -> Connection:
         try:
@@ -345,8 +369,8 @@ class Pool:
                 wait = min(wait, max(token.refresh_at - self._clock(), _SOONEST_SECONDS))
                 self._drop_idle(self._clock() - self._max_idle)
                 self._fill_up()
-            except DsqlError:
-                continue  # whoever wants a connection meets it again, and is told
+            except Exception:  # noqa: BLE001, S112 - whoever wants a connection meets it again, and is told
+                continue
 
     def _fill_up(self) -> None:
         while True:

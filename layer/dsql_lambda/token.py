@@ -99,8 +99,9 @@ class Signer:
     def token(self) -> Token:
         """The kept token, or a fresh one once a fifth of its life is left or the credentials have changed."""
         credentials = self.credentials()
-        if self._kept and self._kept[1] == credentials and self._kept[0].is_fresh(self._clock()):
-            return self._kept[0]
+        kept = self._kept  # read once: another thread may forget it
+        if kept and kept[1] == credentials and kept[0].is_fresh(self._clock()):
+            return kept[0]
         token = self._sign(credentials, None)
         self._kept = token, credentials
         return token
@@ -199,7 +200,7 @@ def read_credentials(source: Any) -> Credentials:
 
 
 def _checked(access_key: Any, secret_key: Any, token: Any, expiry: Any) -> Credentials:
-    if not access_key or not secret_key:
+    if not isinstance(access_key, str) or not isinstance(secret_key, str) or not access_key or not secret_key:
         raise TokenError("the given credentials hold no access key or no secret key")
     expires_at = expiry.timestamp() if isinstance(expiry, datetime) else _FOREVER
     return Credentials(access_key=access_key, secret_key=secret_key, session_token=token or "", expires_at=expires_at)

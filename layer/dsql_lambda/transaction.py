@@ -22,7 +22,6 @@ from .wire import (
     IN_TRANSACTION,
     RESERVED_NAMES,
     DatabaseError,
-    InterfaceError,
     Result,
     Statement,
     Wire,
@@ -38,6 +37,14 @@ _REFUSED = ("BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "PREPARE")
 _FIRST_WORD = re.compile(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*([A-Za-z]*)", re.DOTALL)
 
 
+def _names_of(result: Result) -> list[str]:
+    """The columns' names, for rows as dicts. Raises `TransactionError` for two of one name: one value would be lost."""
+    names = result.column_names
+    if len(set(names)) < len(names):
+        raise TransactionError(f"two columns have one name, so a row can't be a dict: {', '.join(names)}; name them with AS")
+    return names
+
+
 class _Deferred(NamedTuple):
     statement: Statement
     expect_rows: int | None
@@ -50,11 +57,12 @@ class Transaction:
     """
 
     def __init__(self, connection: Wire, *, attempt: int = 1, read_only: bool = False) -> None:
-        self.connection = connection
+        self.wire = connection
+        """The connection, for the loop: looking at it sends nothing."""
+        self.wire.server_error = None
         self.attempt = attempt
         """Which attempt this is, from 1."""
-        self.failure: Exception | None = None
-        """The first failure of a statement, also where the function handled it: it decides the ending."""
+        self._failure: Exception | None = None
         self._begin = BEGIN_READ_ONLY if read_only else BEGIN
         self._has_begun = False
         self._has_ended = False
@@ -69,7 +77,7 @@ class Transaction:
     def rows(self, sql: str, /, **params: Any) -> list[dict[str, Any]]:
         """Run a statement and return its rows as dicts by column name."""
         result = self._run(sql, params)
-        names = result.column_names
+        names = _names_of(result)
         return [dict(zip(names, row, strict=True)) for row in result.rows or ()]
 
     def row(self, sql: str, /, **params: Any) -> dict[str, Any] | None:
@@ -108,7 +116,19 @@ class Transaction:
         self._deferred.clear()
         self.abandon()
 
+    @property
+    def connection(self) -> Wire:
+        """The connection, a `pg8000.native.Connection`, for COPY and adapters. What is deferred, and BEGIN, leave first."""
+        if not self._has_ended and (self._deferred or not self._has_begun):
+            self._fly([])
+        return self.wire
+
     # What the loop does with it.
+
+    @property
+    def failure(self) -> Exception | None:
+        """The first failure of a statement, also where the function handled it: it decides the ending."""
+        return self._failure or self.wire.server_error
 
     @property
     def has_ended(self) -> bool:
@@ -122,12 +142,16 @@ class Transaction:
     def commit(self) -> None:
         """Send what is deferred and COMMIT, and see that the answer's tag is COMMIT. An empty transaction sends nothing."""
         self._close_stream()
+        if self.wire.link.failure is not None:
+            raise ConnectionError("the link is broken") from self.wire.link.failure
+        if self._failure is not None:
+            raise self._failure
         if not self._has_begun and not self._deferred:
             self._has_ended = True
             return
-        if not self.connection.pipeline or any(each.expect_rows is not None for each in self._deferred):
+        if not self.wire.pipeline or any(each.expect_rows is not None for each in self._deferred):
             self._fly([])
-        if self._has_begun and self.connection.transaction_status != IN_TRANSACTION:
+        if self._has_begun and self.wire.transaction_status != IN_TRANSACTION:
             self._fail("the transaction was ended past tx, by a statement on its connection")
         flight = [] if self._has_begun else [self._begin]
         flight += [each.statement for each in self._deferred]
@@ -135,9 +159,11 @@ class Transaction:
         self._commit_index = len(flight)
         try:
             tag = self._sent([*flight, COMMIT])[-1].command_tag
-        except (OSError, InterfaceError):
-            # COMMIT was answered, and only what follows its tag was lost: that is a success all the same.
-            tag = self.connection.last_tag
+        except DatabaseError:
+            raise
+        except Exception:
+            # COMMIT was answered, and what failed is only what follows its tag, or a value that nobody gets: a success.
+            tag = self.wire.last_tag
             if tag != "COMMIT":
                 raise
         if tag != "COMMIT":
@@ -146,12 +172,12 @@ class Transaction:
     @property
     def is_commit_handed(self) -> bool:
         """Did the socket take any byte of COMMIT?"""
-        return self._commit_index is not None and self.connection.was_handed(self._commit_index)
+        return self._commit_index is not None and self.wire.was_handed(self._commit_index)
 
     def abandon(self) -> None:
         """Roll back what is open, or close the connection where that can't be done. Never raises an `Exception`."""
         self._has_ended = True
-        connection = self.connection
+        connection = self.wire
         try:
             self._close_stream()
             if connection.is_broken or connection.transaction_status == IDLE:
@@ -170,13 +196,13 @@ class Transaction:
         self._refuse_if_ended()
         if self._deferred or not self._has_begun:
             self._fly([])
-        self._stream = stream = self.connection.stream_flight([statement])
+        self._stream = stream = self.wire.stream_flight([statement])
         names: list[str] = []
         try:
             for result, row in stream:
-                names = names or result.column_names
+                names = names or _names_of(result)
                 yield dict(zip(names, row, strict=True))
-        except DatabaseError as error:
+        except Exception as error:
             self._note(error)
             raise
         finally:
@@ -190,6 +216,7 @@ class Transaction:
     def _fly(self, statements: Sequence[Statement]) -> list[Result]:
         """Send BEGIN if it is due, what is deferred, and these statements; see that the transaction is still open."""
         self._refuse_if_ended()
+        self.wire.refuse_if_unread()
         deferred, self._deferred = self._deferred, []
         flight = [] if self._has_begun else [self._begin]
         first = len(flight)
@@ -198,7 +225,7 @@ class Transaction:
             return []
         results = self._sent([*flight, *statements])
         self._has_begun = True
-        if self.connection.transaction_status != IN_TRANSACTION:
+        if self.wire.transaction_status != IN_TRANSACTION:
             self._fail("the server left the transaction: its statements are not in one")
         for (statement, expected), result in zip(deferred, results[first:], strict=False):
             if expected is not None and result.row_count != expected:
@@ -206,24 +233,25 @@ class Transaction:
         return results
 
     def _sent(self, flight: Sequence[Statement]) -> list[Result]:
-        connection = self.connection
+        connection = self.wire
         try:
             if connection.pipeline:
                 return connection.fly(flight)
             return [connection.fly([each])[0] for each in flight]
-        except DatabaseError as error:
+        except Exception as error:
+            # Whatever failed, a statement that the function meant to run did not do what it says: never a success.
             self._has_begun = self._has_begun or connection.transaction_status != IDLE
             self._note(error)
             raise
 
-    def _note(self, error: DatabaseError) -> None:
-        self.failure = self.failure or error
-        if error.statement:
+    def _note(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        if isinstance(error, DatabaseError) and error.statement:
             error.add_note(f"The statement: {error.statement}")
 
     def _fail(self, message: str) -> NoReturn:
         failure = TransactionError(message)
-        self.failure = self.failure or failure
+        self._failure = self._failure or failure
         raise failure
 
     def _checked(self, sql: str, params: dict[str, Any]) -> Statement:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from struct import Struct
 from threading import Lock
@@ -167,6 +168,8 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
         self.last_tag = ""
         """What the server answered to the last statement that `fly` sent; empty if that answer did not come."""
         self._awaits_ready = False
+        self.server_error: DatabaseError | None = None
+        """The first error of the server since somebody set this to None: what the loop judges a transaction by."""
         self._claim = Lock()
         try:
             super().__init__(user, host, database, port, sock=link, ssl_context=False, **kwargs)
@@ -256,8 +259,9 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
                     yield from ((result, row) for row in result.rows or ())
                 result.rows = []
         finally:
-            for result in answers:
-                result.rows = []
+            with suppress(DatabaseError):  # `server_error` remembers it
+                for result in answers:
+                    result.rows = []
 
     def execute_unnamed(self, statement: str, vals: Any = (), oids: Any = (), stream: Any = None) -> Any:
         """pg8000's parameterised call, in one flight instead of three."""
@@ -265,7 +269,7 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
         return result
 
     def _send_flight(self, statements: Sequence[Statement]) -> None:
-        self._refuse_if_unread()
+        self.refuse_if_unread()
         messages = bytearray()
         starts = []
         for each in statements:
@@ -324,6 +328,7 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
                     failure = result.error
                     if isinstance(failure, DatabaseError):
                         failure.statement = getattr(result, "sql", "")
+                        self.server_error = self.server_error or failure
                 if code in _ENDS_OF_A_STATEMENT and index + 1 < len(results):
                     index += 1
         except (OSError, InterfaceError) as lost:
@@ -340,7 +345,7 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
 
     def execute_simple(self, statement: str) -> Any:
         """pg8000's call without parameters: one Query message, which may hold several statements."""
-        self._refuse_if_unread()
+        self.refuse_if_unread()
         return super().execute_simple(statement)
 
     def handle_messages(self, context: Any) -> None:
@@ -350,7 +355,8 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
         for _ in self._answers([context]):
             pass
 
-    def _refuse_if_unread(self) -> None:
+    def refuse_if_unread(self) -> None:
+        """Raise pg8000's `InterfaceError` while a flight can't be sent: it is closed, or an answer is still being read."""
         if self.is_closed:
             raise InterfaceError("connection is closed")
         if self._awaits_ready:

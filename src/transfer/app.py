@@ -41,7 +41,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext, tx: Transactio
         return answer(409, error="insufficient funds")
     tx.defer("UPDATE accounts SET balance = balance - :amount WHERE id = :id", amount=amount, id=source)
     tx.defer("UPDATE accounts SET balance = balance + :amount WHERE id = :id", amount=amount, id=target)
-    logger.info("transfer", source=source, target=target, amount=amount, attempt=tx.attempt)
+    logger.info("transfer tried", source=source, target=target, amount=amount, attempt=tx.attempt)
     return answer(200, balances={source: balance[source] - amount, target: balance[target] + amount})
 
 

@@ -72,7 +72,7 @@ def test_an_event_is_answered_as_it_says(warm: RuntimeInterfaceEmulator, cluster
 
 def test_log_lines_carry_the_request_s_correlation_id(warm: RuntimeInterfaceEmulator) -> None:
     """One request can be found across the services it passed."""
-    [record] = [record for record in warm.invoke(event("transfer")).records() if record["message"] == "transfer"]
+    [record] = [record for record in warm.invoke(event("transfer")).records() if record["message"] == "transfer tried"]
     assert record["correlation_id"] == "event-transfer"
     assert record["service"] == "transfer"
 
