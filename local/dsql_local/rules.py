@@ -39,6 +39,9 @@ _GROWING = frozenset(_RULES["functions"]["growing"])
 _INDEX: Mapping[str, str] = _RULES["index"]
 _ALTER: Mapping[str, Any] = _RULES["alter_table"]
 _LARGEST_REFUSED_CACHE = 65535
+_BY_NODE: dict[str, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
+for _place, _rule in enumerate(_RULES["refuse"]):
+    _BY_NODE[_rule["node"]].append((_place, _rule))
 
 
 class Class(Enum):
@@ -155,9 +158,7 @@ def _class_of(kind: str, statement: Node, found: Mapping[str, list[Node]]) -> Cl
 def _refusals(kind: str, statement: Node, found: Mapping[str, list[Node]], sql: str, *, asynchronous: bool) -> Iterator[Refused]:
     """All that is wrong with a statement, the first of which is answered."""
     yield from _index(sql) if kind == "IndexStmt" else ()
-    for rule in _RULES["refuse"]:
-        if "lookup" not in rule:
-            yield from (_refusal(rule, node) for node in _matches(rule, kind, found))
+    yield from (_refusal(rule, node) for rule, node in _matches(kind, found) if "lookup" not in rule)
     if kind == "IndexStmt" and not asynchronous:
         yield Refused("0A000", _INDEX["mode"])
     if kind == "AlterTableStmt":
@@ -172,9 +173,12 @@ def _refusals(kind: str, statement: Node, found: Mapping[str, list[Node]], sql: 
     yield from _functions(found)
 
 
-def _matches(rule: Mapping[str, Any], kind: str, found: Mapping[str, list[Node]]) -> Iterator[Node]:
-    if rule.get("in", kind) == kind:
-        yield from (node for node in found.get(rule["node"], ()) if fits(node, rule.get("where", {})))
+def _matches(kind: str, found: Mapping[str, list[Node]]) -> Iterator[tuple[Mapping[str, Any], Node]]:
+    """The rules that fit, with their nodes, in the order of the file."""
+    candidates = sorted((candidate for name in found for candidate in _BY_NODE.get(name, ())), key=lambda each: each[0])
+    for _, rule in candidates:
+        if rule.get("in", kind) == kind:
+            yield from ((rule, node) for node in found[rule["node"]] if fits(node, rule.get("where", {})))
 
 
 def _refusal(rule: Mapping[str, Any], node: Node, **more: str) -> Refused:
@@ -280,15 +284,13 @@ def _functions(found: Mapping[str, list[Node]]) -> Iterator[Refused]:
 
 
 def _lookups(kind: str, statement: Node, found: Mapping[str, list[Node]]) -> Iterator[Lookup]:
-    for rule in _RULES["refuse"]:
+    for rule, node in _matches(kind, found):
         if "lookup" not in rule:
             continue
-        for node in _matches(rule, kind, found):
-            roles = [at(role, "RoleSpec.rolename") for role in node.get("roles", ())] or [""]
-            for role in roles:
-                values = {"table": _table(statement), "name": str(node.get("name") or ""), "role": role or ""}
-                sql = re.sub(r"\{(\w+)\}", lambda name, v=values: literal(v[name[1]]), rule["lookup"])  # type: ignore[misc]
-                yield Lookup(sql, _refusal(rule, node, role=role or ""))
+        for role in [at(role, "RoleSpec.rolename") or "" for role in node.get("roles", ())] or [""]:
+            values = {"table": _table(statement), "name": str(node.get("name") or ""), "role": role}
+            sql = rule["lookup"].format(**{name: literal(value) for name, value in values.items()})
+            yield Lookup(sql, _refusal(rule, node, role=role))
 
 
 def _table(statement: Node) -> str:

@@ -24,6 +24,7 @@ from .transaction import Transaction
 __all__ = ["Note", "Session"]
 
 CLOSING_SECONDS = 1.0
+_BEGIN = commands("BEGIN")
 
 
 class Note(Protocol):
@@ -151,10 +152,12 @@ class Session:
             await self._conflict_at_statement(fault, client)
         return fault is not None
 
-    async def _pass_on(self, unit: Unit, client: Client) -> bool:
-        """Hand a unit on as it is, and its answers back as they come."""
+    async def _pass_on(self, unit: Unit, client: Client, *, begin: bool = False) -> bool:
+        """Hand a unit on as it is, behind a BEGIN of our own if that is asked for, and its answers back as they come."""
         self._unsynced = False
-        self._backend.send(unit.data)
+        self._backend.send((_BEGIN if begin else b"") + unit.data)
+        if begin:
+            self._backend.check(await self._backend.finish())
         reply = await carry(self._backend, unit, client, hold=False)
         if reply.lost:
             self._note("conflict", code="OC000", reason="at the statement")
@@ -173,23 +176,25 @@ class Session:
 
     async def _in_own_transaction(self, unit: Unit, client: Client) -> bool:
         """Execute a unit outside a transaction so that it can still fail when it has been executed."""
-        await self._backend.run("BEGIN")
         answered: list[Intercept] = []
         failed, refused = False, None
-        for part in unit.parts or (unit,):
+        for place, part in enumerate(unit.parts or (unit,)):
             refused = await self._guard.before(part)
             if refused is not None:
                 break
-            answered.append(Intercept(client, self._guard.tags(part)))
-            failed = not await self._pass_on(self._guard.translated(part), answered[-1])
-            refused = None if failed else self._guard.after(part, answered[-1].rows, answered[-1].received)
-            if failed or refused is not None:
+            kept = Intercept(client, self._guard.tags(part))
+            failed = not await self._pass_on(self._guard.translated(part), kept, begin=place == 0)
+            refused = None if failed else self._guard.after(part, kept.rows, kept.received)
+            if refused is not None:
+                break
+            answered.append(kept)
+            if failed:
                 break
         else:
             refused = await self._guard.at_commit() or await self._committed()
-        if refused is not None and len(answered) == len(unit.parts or (unit,)):
-            answered.pop()  # the last one was answered too soon
-        if failed or refused is not None:
+            if refused is not None:
+                answered.pop()  # the last one was answered too soon
+        if self._backend.status != b"I":
             await self._end("ROLLBACK")
         for kept in answered:
             kept.give()

@@ -111,7 +111,9 @@ def test_roles_are_mapped(dsql, connect, sign):
         with pytest.raises(Exception, match="^[0-9A-Z]{5} ") as failed:
             connect("app")
         assert vars(failed.value)["fields"]["C"] == "08006"
-        assert vars(failed.value)["fields"]["H"].startswith(f"User: {dsql.principal} is not authorized to perform: dsql:DbConnect on ")
+        assert vars(failed.value)["fields"]["H"].startswith(
+            f"User: {dsql.principal} is not authorized to perform: dsql:DbConnect on "
+        )
     dsql.execute("DROP ROLE app")
 
 

@@ -88,6 +88,8 @@ def test_rows_of_one_flight_add_up(dsql, client):
     client.send(query(f"{MANY.format(1, 3)}; {MANY.format(4, 6)}"))
     assert client.outcomes() == ["INSERT 0 3", "54000"]
     assert client.flight(MANY.format(1, 3), MANY.format(4, 6)) == ["INSERT 0 3", "54000"]
+    client.send(query(f"{MANY.format(1, 3)}; {MANY.format(4, 6)}; SELECT 1"))
+    assert client.outcomes() == ["INSERT 0 3", "54000"]
     assert count(dsql) == 0
 
 
