@@ -198,6 +198,8 @@ def _alter_table(found: Mapping[str, list[Node]], *, asynchronous: bool) -> Iter
         name = action["subtype"]
         if name == "AT_AddColumn" and (at(action, "def.ColumnDef.constraints") or at(action, "def.ColumnDef.identity")):
             yield Refused("0A000", _ALTER["added_column"])
+        if name == "AT_AddIdentity" and not _cached(at(action, "def.Constraint.options")):
+            yield answer("cache", "identity column")
         if name not in _ALTER["accepted"] and not (asynchronous and name in _ALTER["only_async"]):
             spelt = _ALTER["names"].get(name) or re.sub(r"(?<!^)(?=[A-Z])", " ", name.removeprefix("AT_")).upper()
             yield Refused("0A000", _ALTER["message"].format(spelt))
@@ -250,8 +252,9 @@ def _sequences(kind: str, statement: Node) -> Iterator[Refused]:
     if kind not in ("CreateSeqStmt", "AlterSeqStmt"):
         return
     options = statement.get("options")
-    if kind == "CreateSeqStmt" and not _cached(options):
-        yield answer("cache", "CREATE SEQUENCE")
+    named = any(at(option, "DefElem.defname") == "cache" for option in options or ())
+    if (named or kind == "CreateSeqStmt") and not _cached(options):
+        yield answer("cache", "CREATE SEQUENCE" if kind == "CreateSeqStmt" else "ALTER SEQUENCE")
     for option in options or ():
         if at(option, "DefElem.defname") == "as":
             name = _TYPES.display(at(option, "DefElem.arg.TypeName"))

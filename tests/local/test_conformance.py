@@ -4,7 +4,11 @@ Outcome, SQLSTATE, message, command tag, columns and rows are compared, where th
 """
 
 import json
+import os
+import shutil
 import struct
+import subprocess
+import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,6 +19,7 @@ import pytest
 
 from dsql_local import LocalDsql
 from dsql_local.messages import SYNC, Message, bind, data_row, error_fields, execute, parse, query
+from dsql_local.rules import judge
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "dsql_golden.json").read_text(encoding="utf-8"))
 DESCRIBE_PORTAL = Message(b"D", b"P\0")
@@ -166,6 +171,24 @@ def test_recorded_answers(dsql, connect, capsys):
             print(f"  {group:16} {matches[group]:3} / {count}")
         print(f"  {'all':16} {matches.total():3} / {cases.total()}  (known gaps left out: {len(known_gaps())})")
     assert failures == {}
+
+
+LINTER = shutil.which("dsql-lint", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))
+
+
+@pytest.mark.skipif(LINTER is None, reason="pip install dsql-lint")
+def test_the_linter_of_aws_refuses_nothing_more(tmp_path):
+    """A second opinion on every recorded statement: what AWS's linter finds wrong, the rules refuse (they refuse more)."""
+    statements = sorted({step["sql"] for case in GOLDEN["cases"] for step in case["steps"]} | set(GOLDEN["setup"]))
+    files = [tmp_path / f"{number}.sql" for number in range(len(statements))]
+    for file, statement in zip(files, statements, strict=True):
+        file.write_text(statement + ";\n")
+    done = subprocess.run([str(LINTER), "--format", "json", *map(str, files)], capture_output=True, text=True, check=False)
+    found = {each["file"]: {one["rule"] for one in each["diagnostics"]} for each in json.loads(done.stdout)["files"]}
+    in_transactions = {"parse_error", "multi_ddl_transaction", "mixed_ddl_dml_transaction"}
+    wrong = [sql for file, sql in zip(files, statements, strict=True) if found[str(file)] - in_transactions]
+    assert wrong
+    assert [sql for sql in wrong if judge(sql).refused is None] == []
 
 
 def known_gaps():
