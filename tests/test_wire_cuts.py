@@ -95,7 +95,13 @@ class Relay:
 
     def _pass_on(self, one, other, client, direction):
         """Hand on what has come; True if that was the end."""
-        data = one.recv(65_536)
+        one.setblocking(False)  # a TLS record need not hold data: the session's tickets do not
+        try:
+            data = one.recv(65_536)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return False
+        finally:
+            one.setblocking(True)
         if not data:
             return True
         cut = self._cut
@@ -132,25 +138,31 @@ class Stopping(socket.socket):
 
 
 class Plain:
-    """A source of connections through a relay; the first is cut, and those of later attempts are not."""
+    """A source of connections through a relay; the first is cut, and those of later attempts are not.
+
+    The first is open before anything runs, so that a short deadline is not spent on connecting.
+    """
 
     def __init__(self, relay, options, cut=None, stop=None):
         self._relay = relay
         self._options = options
-        self._cut = cut
         self._stop = stop
-        self.opened = []
+        self.opened = 0
+        self.first = self.open()
+        relay.arm(cut)
 
-    def checkout(self, deadline_at):
+    def open(self):
         sock = Stopping()
         sock.connect(("127.0.0.1", self._relay.port))
         connection = Connection("admin", sock=Link(sock), database="postgres", password=self._options.token().value)
-        self.opened.append(connection)
+        if not self.opened and self._stop is not None:
+            sock.left, sock.how = self._stop.at, self._stop.how
+        return connection
+
+    def checkout(self, deadline_at):
+        connection = self.open() if self.opened else self.first
         connection.claim()
-        if len(self.opened) == 1:
-            self._relay.arm(self._cut)
-            if self._stop is not None:
-                sock.left, sock.how = self._stop.at, self._stop.how
+        self.opened += 1
         return connection
 
     def checkin(self, connection, reason):
@@ -162,13 +174,8 @@ class Plain:
 class Secret(Plain):
     """The same, with the client's own TLS through the relay: a byte here is a byte of a TLS record."""
 
-    def checkout(self, deadline_at):
-        connection = connect(self._options.replace(hostaddr="127.0.0.1", port=self._relay.port))
-        self.opened.append(connection)
-        connection.claim()
-        if len(self.opened) == 1:
-            self._relay.arm(self._cut)
-        return connection
+    def open(self):
+        return connect(self._options.replace(hostaddr="127.0.0.1", port=self._relay.port))
 
 
 class Silent:
