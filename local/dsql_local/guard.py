@@ -15,6 +15,7 @@ from .limits import Limits
 from .measure import written_bytes
 from .messages import Message, error
 from .rules import Class, Refused, Verdict, judge
+from .syntax import with_new_job
 
 __all__ = ["Guard"]
 
@@ -24,7 +25,8 @@ def _as_error(refused: Refused | None) -> Message | None:
 
 
 def _told(sql: str) -> str:
-    return judge(sql).execution or sql
+    execution = judge(sql).execution
+    return sql if execution is None else with_new_job(execution)
 
 
 class Guard:

@@ -28,7 +28,8 @@ LIMITS: Mapping[str, Any] = _RULES["limits"]
 SHOWN: Mapping[str, str] = _RULES["shown"]
 ANSWERS: Mapping[str, tuple[str, str]] = {name: tuple(answer) for name, answer in _RULES["answers"].items()}
 
-LONGEST_PARSED = 1 << 18  # bytes of SQL; what is longer is data to insert, and is taken for what its first word says
+LONGEST_PARSED = 1 << 18  # characters of SQL; what is longer is data to insert, and is taken for what its first word says
+_DATA = ("INSERT", "UPDATE", "DELETE", "WITH", "SELECT", "VALUES")
 _ACCEPTED: Mapping[str, str] = {node: kind for kind, names in _RULES["accepted"].items() for node in names}
 _TYPES = DataTypes(_RULES["types"])
 _SETTABLE = frozenset(_RULES["parameters"]["settable"])
@@ -88,7 +89,7 @@ class Verdict:
 def judge(sql: str) -> Verdict:
     """The verdict on one statement."""
     word = first_word(sql)
-    if len(sql) > LONGEST_PARSED:
+    if len(sql) > LONGEST_PARSED and word in _DATA:
         return Verdict(Class.DML if word in ("INSERT", "UPDATE", "DELETE", "WITH") else Class.READ)
     if kind_of(sql) is Kind.SAVEPOINT:
         return Verdict(Class.CONTROL, answer("transaction", word))

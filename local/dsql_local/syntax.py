@@ -9,8 +9,9 @@ import re
 import uuid
 from dataclasses import dataclass
 
-__all__ = ["Translated", "first_word", "literal", "new_job_id", "translate"]
+__all__ = ["Translated", "first_word", "literal", "translate", "with_new_job"]
 
+NEW_JOB = "<job>"  # in what PostgreSQL is told, where the id of a new job is to stand
 _S = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"  # white space and comments
 _NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 _WORD = re.compile(rf"{_S}*(\w+)")
@@ -46,9 +47,9 @@ def literal(text: str) -> str:
     return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def new_job_id() -> str:
-    """A job's id, as a cluster writes it: a UUID in 26 characters of base 32."""
-    return base64.b32encode(uuid.uuid4().bytes).decode().rstrip("=").lower()
+def with_new_job(execution: str) -> str:
+    """What PostgreSQL is told, with the id of a job of its own: a UUID in 26 characters of base 32, as a cluster writes it."""
+    return execution.replace(NEW_JOB, base64.b32encode(uuid.uuid4().bytes).decode().rstrip("=").lower(), 1)
 
 
 def translate(sql: str) -> Translated | None:
@@ -56,12 +57,12 @@ def translate(sql: str) -> Translated | None:
     index = _INDEX.fullmatch(sql)
     if index is not None:
         plain = index[1] + index[2]
-        call = f"SELECT sys._create_index({literal(new_job_id())}, {literal(plain)}) AS job_id"
+        call = f"SELECT sys._create_index('{NEW_JOB}', {literal(plain)}) AS job_id"
         return Translated(plain, call, "CREATE INDEX")
     table = _TABLE.fullmatch(sql)
     if table is not None:
         plain = table[1] + table[2]
-        call = f"SELECT sys._alter_table({literal(new_job_id())}, {literal(plain)}) AS job_id"
+        call = f"SELECT sys._alter_table('{NEW_JOB}', {literal(plain)}) AS job_id"
         return Translated(plain, call, "ALTER TABLE")
     if _IAM.match(sql) is None:
         return None

@@ -44,6 +44,16 @@ def test_an_index_is_built_as_a_job(dsql, connect, begin):
     assert client.run("SELECT indisvalid FROM pg_index WHERE indexrelid = 'things_note'::regclass") == [["t"]]
 
 
+def test_each_job_has_an_id_of_its_own(dsql, connect):
+    """The same text twice is two jobs."""
+    client = connect()
+    jobs = [client.run("CREATE INDEX ASYNC ON things (note)") for _ in range(2)]
+    assert jobs[0] != jobs[1]
+    assert client.run("SELECT count(*) FROM sys.jobs WHERE job_id IN ('{}', '{}')".format(*(job for ((job,),) in jobs))) == [
+        ["2"]
+    ]
+
+
 def test_a_unique_index_over_duplicates_fails_as_a_job(dsql, connect):
     """The statement answers a job, which has failed, and says why."""
     client = connect()

@@ -235,6 +235,12 @@ def test_how_many_rows_a_text_promises(sql, rows):
     assert judge(sql).rows == rows
 
 
+def test_a_text_of_data_is_not_parsed():
+    """A statement of megabytes is taken for what its first word says; one that is no data is read however long it is."""
+    assert judge("INSERT INTO t VALUES ('" + "x" * 300_000 + "')").rows is None
+    assert verdict("TRUNCATE t /*" + "x" * 300_000 + "*/") == UNSUPPORTED + "Truncate"
+
+
 def test_nonsense_is_left_to_postgresql():
     """What the parser does not take is no refusal of ours: PostgreSQL finds it in its own words."""
     assert verdict("SELEC 1") is Class.UNKNOWN
