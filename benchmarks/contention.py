@@ -467,7 +467,7 @@ def _real_runs(environment: dict[str, str], say: Say) -> str:
     return (
         f"As a check, 16 threads on one row of the local DSQL, {_REAL_SECONDS:g} s, twice. The order of the policies' failures\n"
         "must be the simulation's. Commits a second are no measure here: server and threads share the machine, and an attempt\n"
-        "that loses costs the local DSQL far more than one that wins.\n\n"
+        "that loses seems to cost the local DSQL far more than one that wins.\n\n"
         + table(["policy", "failed", "simulated (2 ms)", "attempts a commit", "simulated", "commits a second"], body)
     )
 
