@@ -15,7 +15,7 @@ from .faults import Outline
 from .messages import SYNC, Message, joined, query
 from .statements import Kind, kind_of, split
 
-__all__ = ["Flight", "Flights", "Unit"]
+__all__ = ["NAMES", "Flight", "Flights", "Unit", "retold"]
 
 NAMES = {
     b"P": "Parse",
@@ -42,7 +42,8 @@ def _outlives(message: Message) -> bool:
     return (message.kind == b"P" and message.body[:1] != b"\0") or (message.kind == b"C" and message.body[:1] == b"S")
 
 
-def _told(message: Message, instead: Callable[[str], str]) -> Message:
+def retold(message: Message, instead: Callable[[str], str]) -> Message:
+    """A Query or a Parse with its SQL replaced; any other message as it is."""
     if message.kind == b"Q":
         return query(instead(message.texts(1)[0]))
     if message.kind != b"P":
@@ -86,7 +87,7 @@ class Unit:
 
     def told(self, instead: Callable[[str], str]) -> "Unit":
         """The same with every SQL text replaced; `statements` stay as the client wrote them."""
-        return replace(self, messages=tuple(_told(message, instead) for message in self.messages))
+        return replace(self, messages=tuple(retold(message, instead) for message in self.messages))
 
     @property
     def simple(self) -> bool:

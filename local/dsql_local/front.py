@@ -8,7 +8,7 @@ import asyncio
 import functools
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,17 @@ from .admission import Admission
 from .answers import NO_SNI, PLAINTEXT, REFUSALS, Refusal, RefusalReason, access_denied, foreign_sni, not_authorized, not_mapped
 from .authority import Authority
 from .backend import Backend, BackendLost, CommandFailed, StartupRefused
-from .faults import Cut, Faults, How
+from .faults import Faults, How
 from .flights import Flight, Flights
 from .identity import Identity
 from .limits import Limits
 from .link import Gone, HandshakeFailed, Link, Plaintext
 from .log import Event, Log
-from .messages import CANCEL_REQUEST, PASSWORD_PLEASE, Message, ProtocolError, StartupPacket, TooLong, error_fields, joined
+from .messages import CANCEL_REQUEST, PASSWORD_PLEASE, ProtocolError, StartupPacket, TooLong, error_fields, joined
+from .orders import BadOrder, Order
 from .rules import answer, refused_at_startup
 from .session import Note, Session
+from .strikes import Deaf, Halved, Listening, Strikes, Struck
 from .syntax import literal
 from .template import SUPERUSER
 
@@ -48,7 +50,7 @@ class Refused(Exception):
 
 
 class Front:
-    """Accepts connections and serves them. `sessions` makes a session of a backend."""
+    """Accepts connections and serves them. `sessions` makes a session of a backend, `orders` carries out faults of the server."""
 
     def __init__(
         self,
@@ -58,7 +60,8 @@ class Front:
         faults: Faults,
         log: Log,
         server: Path,
-        sessions: Callable[[Backend, Note], Session],
+        sessions: Callable[[Backend, Note, Faults], Session],
+        orders: Callable[[Order], Awaitable[None]],
         limits: Limits,
     ) -> None:
         self.identity = identity
@@ -69,6 +72,7 @@ class Front:
         self.sessions = sessions
         self.limits = limits
         self.admission = Admission(limits, identity.clock)
+        self.orders = orders
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
         self._accepted = 0
 
@@ -109,6 +113,7 @@ class Connection:
         self._link = link
         self._number = number
         self._flights = Flights()
+        self._strikes = Strikes(front.faults, front.orders, self._note)
         self._session: Session | None = None
         self._ended_by = "client"
         self._admitted = False
@@ -127,6 +132,10 @@ class Connection:
             self._refuse(refused.refusal)
         except TooLong:
             self._refuse(Refusal(*astuple(answer("message"))))
+        except Struck as struck:
+            await self._cut_off(struck)
+        except BadOrder as bad:
+            self._refuse(Refusal("42601", f"/* dsql: */ {bad}"))
         except ProtocolError as broken:
             self._refuse(Refusal("08P01", f"protocol violation: {broken}"))
         except Plaintext:
@@ -151,17 +160,20 @@ class Connection:
 
     async def _open(self) -> Session | None:
         """TLS, startup, token, backend. None for a request to cancel, which has no effect."""
+        self._strikes.at("on-connect")
         agreed = await self._link.negotiate(self._front.authority)
         if agreed is None:
             self._note("cancel")
             return None
         negotiation, sni = agreed
         self._note("connect", negotiation=negotiation, sni=sni)
+        self._strikes.at("after-tls")
         packet = await self._link.startup()
         if packet.code == CANCEL_REQUEST:
             self._note("cancel")
             return None
         parameters = self._parameters(packet, sni)
+        self._strikes.at("after-startup")
         user = parameters["user"]
         principal = await self._authenticate(user)
         return await self._connect(user, parameters, principal)
@@ -196,6 +208,7 @@ class Connection:
         if message.kind != b"p":
             raise ProtocolError("expected a password message")
         self._note("password")
+        self._strikes.at("after-password")
         identity = self._front.identity
         if reason == "access":
             raise Refused(not_authorized(user, identity.cluster, identity.region))
@@ -219,10 +232,11 @@ class Connection:
             if fields.get("C") == "53300":  # PostgreSQL's own limit is lower
                 raise Refused(REFUSALS["connections"]) from None
             raise Refused(Refusal(fields.get("C", "08006"), fields.get("M", ""), fields.get("H"))) from None
-        self._session = self._front.sessions(backend, self._note)
+        self._session = self._front.sessions(backend, self._note, self._strikes.faults)
         if user != "admin" and not await backend.run(_MAPPED.format(user=literal(user), arn=literal(principal))):
             identity = self._front.identity
             raise Refused(not_mapped(user, identity.cluster, identity.region, principal))
+        self._strikes.at("before-ready")
         self._link.write(joined(backend.greeting))
         await self._link.drain()
         return self._session
@@ -243,19 +257,37 @@ class Connection:
                 self.cut("fin", "age")
             if message.kind == b"X" or clock() - opened > longest:
                 raise Gone
-            flight = self._flights.feed(message, more=self._link.has_more)
+            flight = self._flights.feed(await self._strikes.hear(message), more=self._link.has_more)
             if flight is None:
                 continue
             self._note("flight", messages=flight.messages, statements=flight.statements)
-            cut = self._front.faults.at_flight(flight.outline(inside=session.inside))
-            if cut is not None:
-                await self._strike(cut, flight, session)
-            await self._run(flight, session)
-            await self._link.drain()
+            await self._answer(flight, session)
 
-    async def _run(self, flight: Flight, session: Session) -> None:
+    async def _answer(self, flight: Flight, session: Session) -> None:
+        """Execute a flight and answer it, later or only in part if a fault says so."""
+        outline = flight.outline(inside=session.inside)
+        self._strikes.decide(outline)
+        late = self._strikes.faults.lateness()
+        if late:
+            self._note("delayed", reason=f"{late * 1000:g} ms")
+            await asyncio.sleep(late)
+        cut = self._strikes.faults.at_flight(outline)
+        if cut is None:
+            await self._run(flight, session, Listening(self._link, self._strikes))
+            await self._link.drain()
+            return
+        applied = cut.at in ("mid-reply", "after-reply") or (cut.at == "after-commit-sent" and cut.applied)
+        client = {"mid-reply": Halved, "after-reply": Listening}.get(cut.at, Deaf)(self._link, self._strikes)
+        if applied:
+            await self._run(flight, session, client)
+        if isinstance(client, Halved):
+            client.give_half()
+        await self._link.flush()
+        raise Struck(cut, applied=applied)
+
+    async def _run(self, flight: Flight, session: Session, client: Listening) -> None:
         """Execute a flight, unless its client goes away meanwhile: then its backend is let go, and with it the locks."""
-        running = asyncio.ensure_future(session.run(flight, self._link))
+        running = asyncio.ensure_future(session.run(flight, client))
         try:
             while not (await asyncio.wait({running}, timeout=LOOKING_SECONDS))[0]:
                 if self._link.is_gone:
@@ -266,18 +298,16 @@ class Connection:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
 
-    async def _strike(self, cut: Cut, flight: Flight, session: Session) -> None:
-        """Let a cut happen: what is to be applied is applied first, what is not is rolled back first."""
-        applied = cut.at == "after-commit-sent" and cut.applied
-        if applied:
-            await session.run(flight, Deaf(self._link))
-        await session.close()
-        self._note("cut", at=cut.at, how=cut.how, applied=applied)
+    async def _cut_off(self, struck: Struck) -> None:
+        """Let a cut happen, after what is not to be applied was rolled back."""
+        cut = struck.cut
+        if self._session is not None:
+            await self._session.close()
+        self._note("cut", at=cut.at, how=cut.how, applied=struck.applied)
         if cut.how == "silence":
-            while True:
-                await self._link.receive()  # until the client has gone
-        self.cut(cut.how, "fault")
-        raise Gone
+            await self._link.wait_for_end()
+        else:
+            self.cut(cut.how, "fault")
 
     async def _end(self) -> None:
         if self._timer is not None:
@@ -291,20 +321,3 @@ class Connection:
 
     def _note(self, kind: Any, /, **fields: Any) -> None:
         self._front.log.add(Event(kind=kind, connection=self._number, **fields))
-
-
-class Deaf:
-    """A client that gets no answer, but whose COPY data is still read."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-
-    def write(self, data: bytes) -> None:
-        """Drop the answer."""
-
-    async def drain(self) -> None:
-        """There is nothing to wait for."""
-
-    async def receive(self) -> Message:
-        """The client's next message."""
-        return await self._link.receive()

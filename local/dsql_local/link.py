@@ -170,6 +170,19 @@ class Link:
                 self._outbox.clear()
                 await self._writer.drain()
 
+    async def flush(self) -> None:
+        """Let them leave, down to the last one."""
+        if self._writer is not None:
+            self._writer.transport.set_write_buffer_limits(high=1)  # 0 would pause it for ever
+        await self.drain()
+
+    async def wait_for_end(self) -> None:
+        """Hear nothing more of the client until it has gone."""
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            while await (loop.sock_recv(self._socket, CHUNK) if self._writer is None else self._reader.read(CHUNK)):
+                pass
+
     async def refuse_plaintext(self, answer: Message) -> None:
         """Answer a client that speaks without TLS."""
         with contextlib.suppress(OSError):
@@ -199,10 +212,10 @@ class Link:
         if not self._open:
             return
         self._open = False
-        if self._writer is None:
-            self._socket.close()
-            return
+        raw = self._socket if self._writer is None else self._writer.get_extra_info("socket")
         if how == "rst":
-            raw = self._writer.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self._writer.transport.abort()
+        if self._writer is None:
+            raw.close()
+        else:
+            self._writer.transport.abort()

@@ -5,6 +5,7 @@ front acts). No event holds a token, a signature or a secret.
 """
 
 import threading
+from collections import deque
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -18,7 +19,9 @@ EventKind = Literal[
     "refused",  # the connection was refused: sqlstate, reason
     "flight",  # messages up to a Sync, a simple Query, or a Flush with nothing behind it: messages, statements
     "conflict",  # a transaction was found to have lost, or `conflict_next` said so: code, reason
-    "unavailable",  # XX000 was answered: applied
+    "unavailable",  # XX000 was answered: at, applied
+    "delayed",  # a fault lets a flight wait: reason
+    "fault",  # a fault was asked for, by an SQL comment or from outside, or the server restarts: reason
     "cut",  # a fault cut the link: at, how, applied
     "cancel",  # a CancelRequest came (it has no effect)
     "close",  # the connection has ended: reason
@@ -55,10 +58,10 @@ class Event:
 
 
 class Log:
-    """Events in order, written by the front's thread and read by any other."""
+    """Events in order, written by the front's thread and read by any other; of more than `longest` the oldest are forgotten."""
 
-    def __init__(self) -> None:
-        self._events: list[Event] = []
+    def __init__(self, longest: int) -> None:
+        self._events: deque[Event] = deque(maxlen=longest)
         self._lock = threading.Lock()
 
     def add(self, event: Event) -> None:

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from .answers import ConflictCode, RefusalReason
 from .authority import Authority
 from .backend import Backend
-from .faults import Conflict, Cut, CutPoint, Faults, How, Refuse, Unavailable
+from .faults import CutPoint, Faults, How, Place
 from .flights import Flights
 from .front import Front
 from .guard import Guard
@@ -22,6 +22,7 @@ from .ledger import Catalog
 from .limits import Limits
 from .log import Event, Log
 from .messages import Message, Splitter, data_row, error_fields, query
+from .orders import BadOrder, Order, read_order
 from .postgres import Postgres
 from .rivals import Rivals
 from .session import Note, Session
@@ -47,10 +48,11 @@ class SqlError(Exception):
 class LocalDsql:
     """A DSQL cluster on this machine, from `__enter__` to `__exit__`.
 
-    `limits` may be lower than DSQL's; `principals` map access keys to the ARNs that `AWS IAM GRANT` names.
     `cluster_id` are 26 characters of a-z and 0-9; `credentials` map access keys to secret keys (session tokens may be any);
-    `port` 0 takes a free one; `clock` gives seconds since the epoch and judges the tokens. Entering raises `PostgresError`
-    when PostgreSQL cannot be started and OSError when the port is taken. All methods may be called from any thread.
+    `principals` map access keys to the ARNs that `AWS IAM GRANT` names; `port` 0 takes a free one; `limits` may be lower than
+    DSQL's; `clock` gives seconds since the epoch and judges tokens and ages; `log` keeps the newest `log_events` events. Entering
+    raises `PostgresError` when PostgreSQL cannot be started and OSError when the port is taken. All methods may be called from
+    any thread.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class LocalDsql:
         credentials: Mapping[str, str] | None = None,
         port: int = 0,
         clock: Callable[[], float] = time.time,
+        log_events: int = 10_000,
         limits: Limits | None = None,
         principals: Mapping[str, str] | None = None,
     ) -> None:
@@ -72,7 +75,7 @@ class LocalDsql:
         self._limits = limits or Limits()
         self._catalog = Catalog()
         self._faults = Faults()
-        self._log = Log()
+        self._log = Log(log_events)
         self._postgres = Postgres()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -143,10 +146,8 @@ class LocalDsql:
 
     def __enter__(self) -> Self:
         self._authority = Authority(self.endpoint)
-        self._listener = socket.create_server((self.host, self._port), backlog=512)
-        self._listener.setblocking(False)  # noqa: FBT003 - its only parameter
+        self._listen()
         try:
-            self._port = self._listener.getsockname()[1]
             self._postgres.start()
             self.ca_file.write_text(self.ca_pem)
             self._loop = asyncio.new_event_loop()
@@ -186,12 +187,12 @@ class LocalDsql:
             server=self._postgres.socket,
             sessions=self._new_session,
             limits=self._limits,
+            orders=self._carry_out,
         )
         self._serving = asyncio.create_task(self._front.serve(self._listener))
 
     async def _close(self) -> None:
-        self._serving.cancel()
-        await asyncio.gather(self._serving, return_exceptions=True)
+        await self._stop_serving()
         await self._front.close_connections("fin")
         if self._admin is not None:
             await self._admin.close()
@@ -199,9 +200,24 @@ class LocalDsql:
             await self._snapshots.close()
         await self._rivals.close()
 
-    def _new_session(self, backend: Backend, note: Note) -> Session:
+    async def _stop_serving(self) -> None:
+        self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
+
+    async def _serve_again(self, down: float) -> None:
+        if down:
+            await asyncio.sleep(down)
+        self._listen()
+        await self._front.serve(self._listener)
+
+    def _listen(self) -> None:
+        self._listener = socket.create_server((self.host, self._port), backlog=512)
+        self._listener.setblocking(False)  # noqa: FBT003 - its only parameter
+        self._port = self._listener.getsockname()[1]
+
+    def _new_session(self, backend: Backend, note: Note, faults: Faults) -> Session:
         guard = Guard(backend, self._limits, self._catalog, self._identity.clock)
-        return Session(backend, guard=guard, faults=self._faults, rivals=self._rivals, note=note)
+        return Session(backend, guard=guard, faults=faults, rivals=self._rivals, note=note)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:
@@ -267,30 +283,70 @@ class LocalDsql:
 
     # --- Faults on demand ---
 
-    def conflict_next(self, n: int = 1, code: ConflictCode = "OC000", *, at: Literal["commit", "statement"] = "commit") -> None:
+    def conflict_next(self, n: int = 1, code: ConflictCode = "OC000", *, at: Place = "commit") -> None:
         """Fail the next `n` COMMITs of open transactions, or the next `n` statements, with 40001 and the text of `code`.
 
         A COMMIT's transaction is rolled back, a statement's has failed, as with OC001 at a read. The code "40001" has no marker.
         """
-        self._faults.add(Conflict(code, at), n)
+        self._faults.conflict_next(n, code, at)
+
+    def conflict_rate(self, p: float, seed: int = 0, code: ConflictCode = "OC000") -> None:
+        """Fail each COMMIT of an open transaction with probability `p`; the same ones for the same seed. 0 ends it."""
+        self._faults.conflict_rate(p, seed, code)
 
     def cut(self, at: CutPoint, n: int = 1, *, applied: bool = True, how: How = "rst") -> None:
-        """Cut the link at the next `n` flights of a kind, without an answer.
+        """Cut the link the next `n` times that this point of the protocol is reached.
 
-        "before-first-flight": one that arrives outside a transaction; nothing of it is executed. "before-commit": one inside
-        a transaction that holds no COMMIT, or one with BEGIN and a statement but no COMMIT; the transaction is rolled back.
-        "after-commit-sent": one with a COMMIT, which is executed (`applied`) or rolled back. The client sees a reset ("rst"),
-        the end of the stream ("fin"), or nothing at all, ever ("silence").
+        While a connection is opened: "on-connect", "after-tls", "after-startup", "after-password", "before-ready". When a message
+        comes: "at-parse", "at-bind", "at-describe", "at-execute", "at-close", "at-flush", "at-sync", "at-query", "at-copy-data",
+        "at-copy-done"; its flight is not executed. When a flight has come: "before-first-flight", one outside a transaction;
+        "before-commit", one inside a transaction that holds no COMMIT, or one with BEGIN and a statement but no COMMIT; neither
+        is executed. "after-commit-sent", one with a COMMIT, which is executed (`applied`) or rolled back. "mid-reply" and
+        "after-reply": any one; it is executed, and half or all of its answer leaves. The client sees a reset ("rst"), the end of
+        the stream ("fin"), or nothing at all, ever ("silence"). What is open is rolled back before.
         """
-        self._faults.add(Cut(at, how, applied), n)
+        self._faults.cut(at, n, applied=applied, how=how)
 
-    def unavailable(self, n: int = 1, *, at: Literal["commit", "statement"] = "commit", applied: bool = False) -> None:
+    def delay(self, ms: float, n: int | None = None) -> None:
+        """Let the next `n` flights, or all until `clear_faults()`, take so many milliseconds longer to come."""
+        self._faults.delay(ms, n)
+
+    def restart(self, down: float = 0.0) -> None:
+        """Reset every link and accept none for `down` seconds. What was committed stays. Returns when it is down."""
+        self._call(self._restart(down))
+
+    async def _restart(self, down: float) -> None:
+        self._log.add(Event(kind="fault", connection=0, reason=f"restart, {down:g} s"))
+        await self._stop_serving()
+        self._listener.close()
+        if not down:
+            self._listen()
+            self._serving = asyncio.create_task(self._front.serve(self._listener))
+        else:
+            self._serving = asyncio.create_task(self._serve_again(down))
+        await self._front.close_connections("rst")
+
+    def order(self, words: str) -> None:
+        """Ask for a fault in the words of a comment or of the command line: `order("cut before-commit how=fin")`."""
+        self._carry_out_now(read_order(words))
+
+    def _carry_out_now(self, order: Order) -> None:
+        self._log.add(Event(kind="fault", connection=0, reason=str(order)))
+        try:
+            getattr(self, order.method)(**order.arguments)
+        except (TypeError, ValueError) as wrong:
+            raise BadOrder(str(wrong)) from wrong
+
+    async def _carry_out(self, order: Order) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._carry_out_now, order)
+
+    def unavailable(self, n: int = 1, *, at: Place = "commit", applied: bool = False) -> None:
         """Answer XX000 `server unavailable` to the next `n` COMMITs (executed if `applied`) or statements (not executed)."""
-        self._faults.add(Unavailable(at, applied), n)
+        self._faults.unavailable(n, at=at, applied=applied)
 
     def refuse_connections(self, n: int = 1, reason: RefusalReason = "rate") -> None:
         """Refuse the next `n` connections: too many a second, too many, a cluster that wakes up, or IAM says no."""
-        self._faults.add(Refuse(reason), n)
+        self._faults.refuse_connections(n, reason)
 
     def expire_tokens(self) -> None:
         """Refuse every token signed up to now as expired. Open connections stay.
@@ -302,6 +358,11 @@ class LocalDsql:
     def close_connections(self, how: How = "fin") -> None:
         """Cut every client connection now, as DSQL does after 60 minutes; returns when all is rolled back."""
         self._call(self._front.close_connections(how))
+
+    @property
+    def faults_waiting(self) -> list[str]:
+        """The faults that have not struck yet, as text."""
+        return self._faults.waiting()
 
     def clear_faults(self) -> None:
         """Forget the faults that have not struck yet, and that tokens were declared expired."""

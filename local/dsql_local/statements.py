@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-__all__ = ["Kind", "identifiers", "kind_of", "locks_for_update", "may_write", "shares_keys", "split"]
+__all__ = ["Kind", "comments", "identifiers", "kind_of", "locks_for_update", "may_write", "shares_keys", "split"]
 
 _TOKEN = re.compile(
     r"""
@@ -67,6 +67,11 @@ def _end_of_comment(sql: str, at: int) -> int:
         depth += 1 if edge.group() == "/*" else -1
         at = edge.end()
     return at
+
+
+def comments(sql: str) -> Iterator[tuple[str, int, int]]:
+    """Every /* comment */ of `sql`: its text, where it begins, where it ends."""
+    return ((text, start, end) for group, text, start, end in _tokens(sql) if group == "space" and text.startswith("/*"))
 
 
 def split(sql: str) -> list[str]:
