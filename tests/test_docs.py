@@ -63,13 +63,14 @@ def test_a_console_block_names_commands_that_are_there(language, code):
 
 @pytest.mark.parametrize(("language", "code"), blocks("sql"))
 def test_an_sql_block_runs(dsql, language, code):
-    """As `admin`. The mapping of an IAM role is DSQL's own syntax, unknown to the local DSQL so far: its form is checked."""
-    for statement in filter(None, (each.strip() for each in code.split(";"))):
-        if statement.startswith("AWS IAM"):
-            assert re.fullmatch(r"AWS IAM GRANT \w+ TO 'arn:aws:iam::\d{12}:role/[\w-]+'", statement)
-        else:
-            dsql.execute(statement)
-    dsql.execute("REVOKE ALL ON SCHEMA public FROM transfer; DROP ROLE transfer")
+    """As `admin`, each statement a transaction of its own."""
+    dsql.execute(code)
+    roles = [role for (role,) in dsql.execute("SELECT rolname FROM pg_roles WHERE rolname = 'transfer'")]
+    assert roles == ["transfer"]
+    dsql.execute("REVOKE ALL ON SCHEMA public FROM transfer")
+    for arn in re.findall(r"AWS IAM GRANT transfer TO '([^']+)'", code):
+        dsql.execute(f"AWS IAM REVOKE transfer FROM '{arn}'")
+    dsql.execute("DROP ROLE transfer")
 
 
 def test_the_options_table_is_made_from_the_options():

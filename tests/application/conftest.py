@@ -56,7 +56,7 @@ def transfer(built: Path) -> Function:
 def running_cluster(project: Path) -> Iterator[LocalDsql]:
     """A local DSQL with the transfer function's role and schema; the schema is applied twice, for it may be."""
     with LocalDsql() as dsql:
-        dsql.execute("CREATE ROLE transfer WITH LOGIN")
+        dsql.execute(f"CREATE ROLE transfer WITH LOGIN; AWS IAM GRANT transfer TO '{dsql.principal}'")
         for _ in range(2):
             dsql.execute((project / "src" / "transfer" / "schema.sql").read_text())
         yield dsql
