@@ -187,19 +187,20 @@ def open_connection(
 ) -> F:
     """Open a connection of a kind (pg8000's native one or its DB-API one).
 
-    It opens before `deadline_at` (monotonic seconds) and within the options' `connect_timeout`.
-    `keep_token` takes the signer's kept token while it is fresh. Raises `ConnectError`, or `DeadlineExceeded` in the phase
-    `connect` when it was the deadline that came first.
+    Each try takes the options' `connect_timeout` at most. A busy cluster is waited for until `deadline_at` (monotonic
+    seconds), or for `connect_timeout` in all where there is none. `keep_token` takes the signer's kept token while it is
+    fresh. Raises `ConnectError`, or `DeadlineExceeded` in the phase `connect` when it was the deadline that came first.
     """
-    give_up_at = min(deadline_at, monotonic() + options.connect_timeout)
+    give_up_at = deadline_at if deadline_at != NEVER else monotonic() + options.connect_timeout
     tries = 0
     was_expired = False
     while True:
         token = signer.token() if keep_token else signer.sign()
         error: Exception
         try:
-            link = dial(options, give_up_at, opener=opener, monotonic=monotonic)
-            link.deadline_at = give_up_at
+            try_until = min(give_up_at, monotonic() + options.connect_timeout)
+            link = dial(options, try_until, opener=opener, monotonic=monotonic)
+            link.deadline_at = try_until
             connection = kind(
                 options.user,
                 host=options.host,

@@ -86,7 +86,7 @@ class ConnectOptions:
     sslrootcert: str = ""
     """A path, `system`, or PEM text: the roots to trust. Not given: Amazon's own, which are bundled."""
     connect_timeout: float = 10.0
-    """Seconds to open a connection in, retries while the cluster is busy included."""
+    """Seconds for one try to open a connection; without a deadline, also for all of them while the cluster is busy."""
     pipeline: bool = True
     """False sends one statement a flight, and COMMIT in one of its own."""
     probe_after_secs: float = 60.0
