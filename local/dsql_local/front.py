@@ -74,7 +74,12 @@ class Front:
         self.admission = Admission(limits, identity.clock)
         self.orders = orders
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
-        self._accepted = 0
+        self.accepted = 0
+
+    @property
+    def connections(self) -> int:
+        """How many there are now, those that open or end included."""
+        return len(self._tasks)
 
     async def serve(self, listener: socket.socket) -> None:
         """Accept until cancelled."""
@@ -86,8 +91,8 @@ class Front:
                 await asyncio.sleep(0.05)
                 continue
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._accepted += 1
-            connection = Connection(self, Link(accepted, longest=self.limits.message), self._accepted)
+            self.accepted += 1
+            connection = Connection(self, Link(accepted, longest=self.limits.message), self.accepted)
             task = loop.create_task(connection.serve())
             self._tasks[connection] = task
             task.add_done_callback(functools.partial(self._forget, connection))

@@ -29,6 +29,7 @@ class Postgres:
         self._template = template
         self._reaper: subprocess.Popen[bytes] | None = None
         self.folder = Path()
+        self.version = ""
 
     @property
     def socket(self) -> Path:
@@ -53,6 +54,7 @@ class Postgres:
     def _begin(self, template: Template) -> None:
         """The reaper first, so that the folder is its to delete from now on; then the data, then its go-ahead."""
         account, data = template.account, self.folder / "data"
+        self.version = template.name
         identity = ["-", "-"] if account.uid is None else [str(account.uid), str(account.gid)]
         server = [str(template.programs / "postgres"), "-D", str(data), "-k", str(self.folder)]
         script = str(Path(__file__).with_name("reaper.py"))

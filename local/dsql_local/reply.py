@@ -92,7 +92,8 @@ async def carry(backend: Backend, unit: Unit, client: Client, *, hold: bool, cop
     reply, seen, size = Reply(), hashlib.sha256(), 0
     while (message := await backend.receive()).kind != b"Z":
         if message.kind in _COMPARED:
-            seen.update(message.data)
+            if hold:  # else nobody compares: it will not be executed again
+                seen.update(message.data)
         elif message.kind == b"E":
             reply.error = message
         reply.held.append(message)

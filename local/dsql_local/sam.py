@@ -21,7 +21,7 @@ from .interrupts import held_back
 from .relay import PORT, Relay
 from .rie import MARKERS, Invocation, is_error
 
-__all__ = ["SamError", "build", "docker_engine", "local_invoke"]
+__all__ = ["SamError", "build", "docker_engine", "local_invoke", "reachable"]
 
 ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
 IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"  # what SAM runs the template's functions in
@@ -53,7 +53,7 @@ def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, 
     command = [*SAM, "local", "invoke", name, "--event", str(event), "--skip-pull-image", *PARAMETERS]
     lines: list[str] = []
     with (
-        _reachable(int(variables["DSQL_PORT"])) as address,
+        reachable(int(variables["DSQL_PORT"])) as address,
         tempfile.TemporaryDirectory(prefix="dsql-sam-") as temporary,  # SAM leaves a file behind
         tempfile.TemporaryFile("w+") as output,
         _container_ended(address),
@@ -104,7 +104,7 @@ def _environment(local: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _reachable(port: int) -> Iterator[dict[str, str]]:
+def reachable(port: int) -> Iterator[dict[str, str]]:
     """The variables by which a container dials this machine's 127.0.0.1:port."""
     engine = docker_engine()
     assert engine is not None  # noqa: S101 - the caller has seen it

@@ -1,6 +1,7 @@
 """`LocalDsql`: PostgreSQL, the front and the faults, put together and run in a thread of their own."""
 
 import asyncio
+import os
 import re
 import socket
 import threading
@@ -368,6 +369,19 @@ class LocalDsql:
         """Forget the faults that have not struck yet, and that tokens were declared expired."""
         self._faults.clear()
         self._identity.expired_until = None
+
+    def status(self) -> dict[str, object]:
+        """Where it is, who is connected, which faults wait: values that JSON has."""
+        return {
+            "endpoint": self.endpoint,
+            "host": self.host,
+            "port": self.port,
+            "pid": os.getpid(),
+            "connections": self._front.connections,
+            "accepted": self._front.accepted,
+            "faults_waiting": self.faults_waiting,
+            "postgres": self._postgres.version,
+        }
 
     @property
     def log(self) -> list[Event]:

