@@ -84,6 +84,10 @@ $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requi
 			--requirement layer/$$form.txt; \
 	done; \
 	$$download boto3 botocore
+	@if command -v npm >/dev/null; then \
+		echo "==> fetching node-postgres, for the test of the local DSQL with it" >&2; \
+		npm install --silent --no-fund --no-audit --prefix $(VENV)/node pg >/dev/null || echo "    it could not be had: that test is skipped" >&2; \
+	fi
 	@touch $@
 
 $(VENV)/.bench: $(READY)
