@@ -64,9 +64,9 @@ def _tell(dsql: LocalDsql) -> None:
 @contextlib.contextmanager
 def _from_containers(port: int) -> Iterator[Mapping[str, str]]:
     """Where containers find it: through a relay, if a Docker engine answers; else what is true on this machine."""
-    from . import sam  # noqa: PLC0415 - the extra's
-
     try:
+        from . import sam  # noqa: PLC0415 - its needs are the extra's
+
         engine = sam.docker_engine()
     except ImportError:
         engine = None
