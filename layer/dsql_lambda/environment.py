@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -48,12 +49,20 @@ class CachedConnection:
     ) -> None:
         self.options = options
         self.opened_for = ""
-        """Why the present connection was opened: one of the reasons above, or `stale`, `broken`, ... from the loop."""
-        self._signer = Signer(options, clock=clock)
-        self._opener = opener
+        """Why the present connection was opened: one of `reason_to_replace`'s reasons, or `stale`, `broken`, ... from the loop."""
+        self._open_one = partial(
+            open_connection,
+            Connection,
+            options,
+            Signer(options, clock=clock),
+            keep_token=True,
+            opener=opener,
+            clock=clock,
+            monotonic=monotonic,
+            sleep=sleep,
+            random=random,
+        )
         self._clock = clock
-        self._monotonic = monotonic
-        self._sleep = sleep
         self._random = random
         self._getpid = getpid
         self._connection: Connection | None = None
@@ -123,18 +132,7 @@ class CachedConnection:
         self._is_restored = True
 
     def _open(self, deadline_at: float) -> Connection:
-        connection = open_connection(
-            Connection,
-            self.options,
-            self._signer,
-            deadline_at,
-            keep_token=True,
-            opener=self._opener,
-            clock=self._clock,
-            monotonic=self._monotonic,
-            sleep=self._sleep,
-            random=self._random,
-        )
+        connection = self._open_one(deadline_at)
         self._pid = self._getpid()
         self._max_age = max_age(self._random())
         self._is_restored = False

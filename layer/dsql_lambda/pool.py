@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -103,10 +104,20 @@ class Pool:
         self._max_idle = max_idle
         self._acquire_timeout = acquire_timeout
         self._configure = configure
-        self._opener = opener
+        self._open_one = partial(
+            open_connection,
+            Connection,
+            self.options,
+            self._signer,
+            keep_token=True,
+            opener=opener,
+            clock=clock,
+            monotonic=monotonic,
+            sleep=sleep,
+            random=random,
+        )
         self._clock = clock
         self._monotonic = monotonic
-        self._sleep = sleep
         self._random = random
         self._is_closed = False
         self._begin_anew()
@@ -288,18 +299,7 @@ class Pool:
     def _open(self, deadline_at: float) -> Connection:
         try:
             self._start_keeper()
-            connection = open_connection(
-                Connection,
-                self.options,
-                self._signer,
-                deadline_at,
-                keep_token=True,
-                opener=self._opener,
-                clock=self._clock,
-                monotonic=self._monotonic,
-                sleep=self._sleep,
-                random=self._random,
-            )
+            connection = self._open_one(deadline_at)
             self._configured(connection)
         except BaseException:
             with self._lock:
