@@ -49,7 +49,7 @@ class CachedConnection:
     ) -> None:
         self.options = options
         self.opened_for = ""
-        """Why the present connection was opened: one of `reason_to_replace`'s reasons, or `stale`, `broken`, ... from the loop."""
+        """Why the present connection was opened: a reason of `reason_to_replace`, or `stale`, `broken`, ... from the loop."""
         self._open_one = partial(
             open_connection,
             Connection,
