@@ -1,15 +1,18 @@
-"""`make invoke` and the Python behind it: it answers, and nothing of it stays, however it ends."""
+"""`make invoke`, the Python behind it, and SAM on `serve`: each answers, and nothing of it stays, however it ends."""
 
 import contextlib
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -153,9 +156,24 @@ def test_a_failed_function_fails_the_command(project: Path, temporary: Path, tmp
     assert json.loads(done.stdout)["errorType"] == "LookupError"
 
 
-def test_sam_local_invokes_the_transfer(docker: Any, project: Path, temporary: Path) -> None:
+Containers = Callable[[], set[str]]
+
+
+@pytest.fixture
+def own_containers(docker: Any, temporary: Path, tmp_path: Path, project: Path) -> Containers:
+    """The containers into which something of this test is mounted: its functions', and the relay's. Others' come and go."""
+    folders = [each.resolve() for each in (temporary, tmp_path, project)]
+
+    def own_containers() -> set[str]:
+        found = docker.containers.list(all=True, ignore_removed=True)
+        mounts = [(each.id, Path(mount["Source"])) for each in found for mount in each.attrs["Mounts"]]
+        return {container for container, source in mounts if any(source.is_relative_to(folder) for folder in folders)}
+
+    return own_containers
+
+
+def test_sam_local_invokes_the_transfer(own_containers: Containers, project: Path, temporary: Path) -> None:
     """The same through `sam local invoke` in Docker: conflicts, log lines, response, and no container stays."""
-    before = {container.id for container in docker.containers.list(all=True)}
     arguments = command("--via", "sam", "--conflicts", "2", "--project", str(project))
     done = subprocess.run(arguments, cwd=ROOT, env=surroundings(temporary), check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -163,20 +181,89 @@ def test_sam_local_invokes_the_transfer(docker: Any, project: Path, temporary: P
     assert json.loads(response["body"]) == {"balances": {"alice": 97_500, "bob": 27_500}}
     records = [json.loads(line) for line in done.stderr.splitlines() if '"message":"OCC conflict, retrying"' in line]
     assert [(record["occ_type"], record["occ_code"]) for record in records] == [("data", "OC000")] * 2
-    assert {container.id for container in docker.containers.list(all=True)} <= before
+    assert own_containers() == set()
     assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("until", ["sam local invoke", "it hangs"])
-def test_interrupting_sam_local_leaves_no_container(docker: Any, hanging: Path, temporary: Path, until: str) -> None:
+def test_interrupting_sam_local_leaves_no_container(
+    own_containers: Containers, hanging: Path, temporary: Path, until: str
+) -> None:
     """Neither the function's container nor the relay's."""
-    before = {container.id for container in docker.containers.list(all=True)}
     with started(["--via", "sam", "--project", str(hanging)], until, temporary) as process:
+        assert until != "it hangs" or len(own_containers()) == 2
         process.send_signal(signal.SIGINT)
         process.wait(60)
     assert process.returncode == 128 + signal.SIGINT
-    assert {container.id for container in docker.containers.list(all=True)} <= before
+    assert own_containers() == set()
     assert list(temporary.iterdir()) == []
+
+
+@pytest.fixture
+def terminals(built: Path, temporary: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts what a user types in the built project, in whose shell a profile of AWS's is chosen; at the end it has ended."""
+    (tmp_path / "config").write_text("[profile mine]\nregion = eu-west-1\n")
+    (tmp_path / "credentials").write_text("[mine]\naws_access_key_id = AKIAFOREIGN\naws_secret_access_key = foreign\n")
+    files = {"AWS_CONFIG_FILE": str(tmp_path / "config"), "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials")}
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    foreign = {**surroundings(temporary), **files, "AWS_PROFILE": "mine", "SAM_CLI_TELEMETRY": "0", "PATH": tools}
+
+    with contextlib.ExitStack() as stack:
+
+        def start(typed: str, exported: Mapping[str, str]) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                shlex.split(typed),
+                cwd=built.parents[1],
+                env={**foreign, **exported},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.send_signal, signal.SIGTERM)
+            return process
+
+        yield start
+
+
+def line_with(text: str, stream: IO[str] | None) -> str:
+    """The first line that has this in it."""
+    assert stream is not None
+    seen = []
+    for line in stream:
+        seen.append(line)
+        if text in line:
+            return line
+    raise AssertionError("".join(seen))
+
+
+def test_the_page_s_commands_for_sam_local_answer(
+    own_containers: Containers, built: Path, terminals: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """docs/local-dsql.md: `sam local invoke` and `start-api` take the file of `serve` as it is, and nothing of it stays."""
+    page = (ROOT / "docs" / "local-dsql.md").read_text(encoding="utf-8")
+    section = page.split("### With `sam local`", 1)[1].split("\n#", 1)[0]
+    typed = [line.partition("  # ")[0] for line in re.findall(r"^\$ (.*)$", section, re.MULTILINE)]
+    _build, role, serve, export, invoke, start_api, curl = typed  # `built` is the first
+    subprocess.run(["sh", "-c", role], cwd=built.parents[1], check=True)
+    exported = dict(each.split("=") for each in shlex.split(export)[1:])
+
+    serving = terminals(serve, {})
+    line_with("Stop it with Ctrl-C", serving.stderr)
+    invoked, said = terminals(invoke, exported).communicate()
+    assert json.loads(json.loads(invoked)["body"]) == {"balances": {"alice": 97_500, "bob": 27_500}}, said
+
+    api = terminals(f"{start_api} --port 0", exported)
+    address = line_with("Running on", api.stderr).split()[-1]
+    _curl, _data, body, url = shlex.split(curl)
+    with urllib.request.urlopen(url.replace("http://127.0.0.1:3000", address), body.encode()) as answer:
+        assert json.load(answer) == {"balances": {"alice": 95_000, "bob": 30_000}}
+    assert len(own_containers()) == 2
+    for process in (api, serving):
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert own_containers() == set()
+    assert not (built.parents[1] / "env.json").exists()
 
 
 @pytest.fixture
