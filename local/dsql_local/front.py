@@ -24,9 +24,9 @@ from .identity import Identity
 from .limits import Limits
 from .link import Gone, HandshakeFailed, Link, Plaintext
 from .log import Event, Log
-from .messages import CANCEL_REQUEST, PASSWORD_PLEASE, ProtocolError, StartupPacket, TooLong, error_fields, joined
+from .messages import CANCEL_REQUEST, PASSWORD_PLEASE, Message, ProtocolError, StartupPacket, TooLong, error_fields, joined
 from .orders import BadOrder, Order
-from .rules import answer, refused_at_startup
+from .rules import SHOWN, answer, refused_at_startup
 from .session import Note, Session
 from .strikes import Deaf, Halved, Listening, Strikes, Struck
 from .syntax import literal
@@ -37,6 +37,7 @@ __all__ = ["Front"]
 OPENING_SECONDS = 30.0
 LOOKING_SECONDS = 0.05
 _MAPPED = "SELECT 1 FROM sys.iam_pg_role_mappings WHERE pg_role_name = {user} AND arn = {arn}"
+_VERSION = Message(b"S", f"server_version\0{SHOWN['server_version']}\0".encode())
 _SETTING = re.compile(r"(?:-c\s*|--)([\w.-]+)=")
 _CLUSTER_OPTION = re.compile(r"(?:-c\s*|--)amzn-cluster-id=(\S+)\s*")
 
@@ -242,7 +243,8 @@ class Connection:
             identity = self._front.identity
             raise Refused(not_mapped(user, identity.cluster, identity.region, principal))
         self._strikes.at("before-ready")
-        self._link.write(joined(backend.greeting))
+        greeting = (_VERSION if each.kind == b"S" and each.texts(1) == ["server_version"] else each for each in backend.greeting)
+        self._link.write(joined([*greeting]))
         await self._link.drain()
         return self._session
 

@@ -88,7 +88,7 @@ class Guard:
     def needs_transaction(self, unit: Unit) -> bool:
         """Whether a unit outside a transaction can only be judged when it has been executed, or statement by statement."""
         verdicts = self._verdicts(unit)
-        if any(self._open_ended(verdict) for verdict in verdicts) or any(verdict.kind is Class.DDL for verdict in verdicts):
+        if any(self._open_ended(each) or each.kind is Class.DDL or each.tag is not None for each in verdicts):
             return True
         if any(verdict.kind is Class.DML for verdict in verdicts) and unit.sent > self._limits.size:
             return True

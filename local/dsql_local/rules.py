@@ -142,6 +142,8 @@ def _accepted(kind: str, statement: Node, sql: str, own: Translated | None) -> V
     verdict = Verdict(what, lookups=tuple(_lookups(kind, statement, found)), rows=0)
     if what is Class.DML:
         verdict = replace(verdict, rows=_rows(kind, statement, found), grows=_grows(found))
+    if kind == "VariableShowStmt" and statement["name"] in ("server_version", "server_version_num"):  # not PostgreSQL's own
+        return replace(verdict, execution="SELECT current_setting('{name}') AS {name}".format(**statement), tag="SHOW")
     return verdict if own is None else replace(verdict, execution=own.execution, tag=own.tag)
 
 

@@ -107,6 +107,16 @@ GRANT EXECUTE ON PROCEDURE sys._iam_grant, sys._iam_revoke TO admin
 CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT {literal(SHOWN["version"])}::text $$
 
+CREATE FUNCTION sys._setting(text, boolean) RETURNS text LANGUAGE internal STABLE STRICT PARALLEL SAFE
+    AS 'show_config_by_name_missing_ok'
+
+CREATE OR REPLACE FUNCTION pg_catalog.current_setting(text, boolean) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ SELECT CASE lower($1) WHEN 'server_version' THEN {literal(SHOWN["server_version"])}
+        WHEN 'server_version_num' THEN {literal(SHOWN["server_version_num"])} ELSE sys._setting($1, $2) END $$
+
+CREATE OR REPLACE FUNCTION pg_catalog.current_setting(text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$ SELECT pg_catalog.current_setting($1, false) $$
+
 DO $$ DECLARE name text; BEGIN
     FOR name IN SELECT cfgname FROM pg_ts_config WHERE cfgname <> 'simple' LOOP
         EXECUTE format('DROP TEXT SEARCH CONFIGURATION pg_catalog.%I', name);

@@ -94,6 +94,7 @@ class Client:
     inbox: list[Message] = field(default_factory=list)
     status: bytes = b""
     pid: int = 0
+    parameters: dict[str, str] = field(default_factory=dict)
 
     def send(self, *messages: Message) -> None:
         try:
@@ -214,6 +215,7 @@ def connect(dsql: LocalDsql) -> Iterator[Connect]:
         client.send(Message(b"p", (token or sign_token(dsql.endpoint, action)).encode() + b"\0"))
         replies = client.replies_or_error()
         client.pid = next(struct.unpack_from("!i", message.body)[0] for message in replies if message.kind == b"K")
+        client.parameters = dict(message.texts(2) for message in replies if message.kind == b"S")
         return client
 
     yield connect

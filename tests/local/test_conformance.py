@@ -25,6 +25,7 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "dsql_golden.json").read
 DESCRIBE_PORTAL = Message(b"D", b"P\0")
 UUID, BOOL, INET, RECORD = 2950, 16, 869, 2249
 ARRAYS = (1007, 1009)
+NEWER_THAN_15 = {"alter_add_column_storage"}  # what a PostgreSQL 15 of the machine has no grammar for
 
 
 @dataclass
@@ -151,7 +152,10 @@ def dsql():
 
 
 def test_recorded_answers(dsql, connect, capsys):
-    """Every comparable case has the recorded outcome, SQLSTATE, message, tags, columns and rows, except the known gaps."""
+    """Every comparable case has the recorded outcome, SQLSTATE, message, tags, columns and rows, except the known gaps.
+
+    On a PostgreSQL 15 of the machine these lack exactly what came after it.
+    """
     setup = connect()
     for statement in GOLDEN["setup"]:
         setup.run(statement)
@@ -170,7 +174,9 @@ def test_recorded_answers(dsql, connect, capsys):
         for group, count in cases.items():
             print(f"  {group:16} {matches[group]:3} / {count}")
         print(f"  {'all':16} {matches.total():3} / {cases.total()}  (known gaps left out: {len(known_gaps())})")
-    assert failures == {}
+    lacking = NEWER_THAN_15 if str(dsql.status()["postgres"]).startswith("postgresql-15.") else set()
+    assert {name: found for name, found in failures.items() if name not in lacking} == {}
+    assert lacking <= failures.keys()
 
 
 LINTER = shutil.which("dsql-lint", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", ""))))

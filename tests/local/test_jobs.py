@@ -152,10 +152,16 @@ def test_a_mapping_needs_a_role_and_an_arn(dsql, connect):
 
 
 def test_versions(connect, dsql):
-    """The version is a cluster's, by function, by SHOW, and in the startup."""
+    """The version is a cluster's, by function, by SHOW, and in the startup, whichever PostgreSQL of the machine serves."""
     client = connect()
+    assert client.parameters["server_version"] == "16.15"
     assert client.run("SELECT version(), current_setting('server_version')") == [["PostgreSQL 16", "16.15"]]
-    assert client.run("SHOW server_version_num") == [["160015"]]
+    assert client.run("SELECT current_setting('SERVER_version_num', true), current_setting('a.b', true)") == [["160015", None]]
+    for begin in ("", "BEGIN"):
+        assert client.run(begin) == []
+        assert client.run("SHOW server_version_num") == [["160015"]]
+        assert client.flight("SHOW Server_Version") == ["SHOW"]
+    assert client.run("SHOW standard_conforming_strings") == [["on"]]
 
 
 def test_a_setting_that_cannot_be_set_keeps_the_door_shut(connect, dsql):
