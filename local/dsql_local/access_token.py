@@ -38,11 +38,6 @@ class Token:
         return self.parameters[name]
 
     @property
-    def fingerprint(self) -> str:
-        """A value that tells tokens apart and gives none away."""
-        return hashlib.sha256(self[_SIGNATURE].encode()).hexdigest()
-
-    @property
     def signed_at(self) -> datetime:
         """The moment of signing, in whole seconds."""
         try:

@@ -20,7 +20,7 @@ class Identity:
     clock: Callable[[], float]
     principals: Mapping[str, str] = field(default_factory=dict)
     expired_until: float | None = None
-    presented: set[str] = field(default_factory=set)
+    turned_away: set[tuple[str, str]] = field(default_factory=set)
 
     @property
     def endpoint(self) -> str:
@@ -51,9 +51,10 @@ class Identity:
             now=self.clock(),
             known=self.known_keys,
         )
-        if self.expired_until is not None and self._declared_expired(token, self.expired_until):
+        key = token["X-Amz-Credential"].partition("/")[0]
+        if self.expired_until is not None and self._declared_expired(token, (key, user), self.expired_until):
             raise access_token.expired(token, self.expired_until)
-        return self.principal(token["X-Amz-Credential"].partition("/")[0])
+        return self.principal(key)
 
     def token(self, user: str) -> str:
         """A token for this user, signed now with the first credentials."""
@@ -63,14 +64,13 @@ class Identity:
     def expire(self) -> None:
         """Declare every token signed up to now expired."""
         self.expired_until = self.clock()
-        self.presented.clear()
+        self.turned_away.clear()
 
-    def _declared_expired(self, token: access_token.Token, until: float) -> bool:
-        # A token's date has whole seconds, and two tokens of one second are equal byte for byte. One signed in the very
-        # second of `expire` is refused once: whoever signs again at once gets in.
+    def _declared_expired(self, token: access_token.Token, caller: tuple[str, str], until: float) -> bool:
+        # A token's date has whole seconds, and two tokens of one second are equal byte for byte. So one signed in the very
+        # second of `expire` is refused unless its caller was turned away before: whoever signs again at once gets in.
         signed, limit = token.signed_at.timestamp(), int(until)
-        if signed != limit:
-            return signed < limit
-        fresh = token.fingerprint in self.presented
-        self.presented.add(token.fingerprint)
-        return not fresh
+        if signed > limit or (signed == limit and caller in self.turned_away):
+            return False
+        self.turned_away.add(caller)
+        return True
