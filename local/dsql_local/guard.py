@@ -66,8 +66,9 @@ class Guard:
     async def _looked_up(self, verdict: Verdict) -> Refused | None:
         for lookup in verdict.lookups:
             with contextlib.suppress(CommandFailed):
-                if await self._backend.run(lookup.sql):
-                    return lookup.refused
+                rows = await self._backend.run(lookup.sql)
+                if rows:
+                    return lookup.answered(rows[0])
         return None
 
     @staticmethod

@@ -11,7 +11,7 @@ __all__ = ["Node", "at", "fits", "nodes", "strings"]
 Node = Mapping[str, Any]
 
 # Members whose node is written without its kind.
-_KINDS = {"typeName": "TypeName", "returnType": "TypeName", "intoClause": "IntoClause"}
+_KINDS = {"typeName": "TypeName", "returnType": "TypeName", "intoClause": "IntoClause", "setstmt": "VariableSetStmt"}
 
 
 def nodes(tree: Any) -> Iterator[tuple[str, Node]]:
@@ -35,7 +35,11 @@ def at(node: Any, path: str) -> Any:
 
 
 def fits(node: Node, where: Mapping[str, Any]) -> bool:
-    """Whether every path of `where` holds what is asked: a value, one of a list, none of `{not = [...]}`, something, nothing."""
+    """Whether every path of `where` holds what is asked.
+
+    That is a value, one of a list, none of `{not = [...]}`, more than `{above = …}`, a list of names with one of `{any = [...]}`,
+    or (true, false) something or nothing.
+    """
     return all(_holds(at(node, path), asked) for path, asked in where.items())
 
 
@@ -45,6 +49,10 @@ def _holds(found: Any, asked: Any) -> bool:
     if isinstance(asked, list):
         return found in asked
     if isinstance(asked, dict):
+        if "any" in asked:
+            return not set(asked["any"]).isdisjoint(strings(found))
+        if "above" in asked:
+            return isinstance(found, int) and found > asked["above"]
         return found not in asked["not"]
     return bool(found == asked)
 

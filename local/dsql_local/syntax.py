@@ -9,13 +9,18 @@ import re
 import uuid
 from dataclasses import dataclass
 
-__all__ = ["Translated", "first_word", "literal", "translate", "with_new_job"]
+__all__ = ["Translated", "first_word", "index_method", "literal", "translate", "with_new_job"]
 
 NEW_JOB = "<job>"  # in what PostgreSQL is told, where the id of a new job is to stand
 _S = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"  # white space and comments
 _NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 _WORD = re.compile(rf"{_S}*(\w+)")
 _INDEX = re.compile(rf"{_S}*(CREATE{_S}+(?:UNIQUE{_S}+)?INDEX){_S}+ASYNC\b(.*)", re.IGNORECASE | re.DOTALL)
+_METHOD = re.compile(
+    rf"({_S}*CREATE{_S}+(?:UNIQUE{_S}+)?INDEX(?:{_S}+CONCURRENTLY)?(?:{_S}+IF{_S}+NOT{_S}+EXISTS)?(?:{_S}+{_NAME})?{_S}+ON{_S}+"
+    rf"(?:ONLY{_S}+)?{_NAME}(?:{_S}*\.{_S}*{_NAME})*(?:{_S}*\*)?)(?:{_S}+USING{_S}+({_NAME}))?",
+    re.IGNORECASE,
+)
 _TABLE = re.compile(rf"{_S}*(ALTER{_S}+TABLE){_S}+ASYNC\b(.*)", re.IGNORECASE | re.DOTALL)
 _IAM = re.compile(rf"{_S}*AWS\b", re.IGNORECASE)
 _MAPPING = re.compile(
@@ -52,12 +57,20 @@ def with_new_job(execution: str) -> str:
     return execution.replace(NEW_JOB, base64.b32encode(uuid.uuid4().bytes).decode().rstrip("=").lower(), 1)
 
 
+def index_method(plain: str) -> tuple[str | None, str]:
+    """The access method that a CREATE INDEX without ASYNC names, which the parser does not tell, and the statement without it."""
+    found = _METHOD.match(plain)
+    if found is None or found[2] is None:
+        return None, plain
+    return _folded(found[2]), found[1] + plain[found.end() :]
+
+
 def translate(sql: str) -> Translated | None:
     """What a statement is, if it is one of DSQL's own."""
     index = _INDEX.fullmatch(sql)
     if index is not None:
         plain = index[1] + index[2]
-        call = f"SELECT sys._create_index('{NEW_JOB}', {literal(plain)}) AS job_id"
+        call = f"SELECT sys._create_index('{NEW_JOB}', {literal(index_method(plain)[1])}) AS job_id"
         return Translated(plain, call, "CREATE INDEX")
     table = _TABLE.fullmatch(sql)
     if table is not None:

@@ -139,9 +139,9 @@ CACHE = "is not supported without an explicit cache size. please define CACHE gr
     ("sql", "expected"),
     [
         ("CREATE SEQUENCE s", f"0A000 CREATE SEQUENCE {CACHE}"),
-        ("CREATE SEQUENCE s CACHE 100", f"0A000 CREATE SEQUENCE {CACHE}"),
+        ("CREATE SEQUENCE s CACHE 100", "22023 CACHE (100) must be greater than or equal to 65536 or equal to 1"),
         ("CREATE SEQUENCE s START 5 CACHE 70000", Class.DDL),
-        ("ALTER SEQUENCE s CACHE 5", f"0A000 ALTER SEQUENCE {CACHE}"),
+        ("ALTER SEQUENCE s CACHE 5", "22023 CACHE (5) must be greater than or equal to 65536 or equal to 1"),
         ("ALTER SEQUENCE s RESTART", Class.DDL),
         ("ALTER TABLE t ALTER a ADD GENERATED ALWAYS AS IDENTITY", f"0A000 identity column {CACHE}"),
         ("ALTER TABLE t ALTER a ADD GENERATED ALWAYS AS IDENTITY (CACHE 1)", Class.DDL),

@@ -1,0 +1,28 @@
+"""The rules as they are read from `rules.toml`, and a refusal by its name there. It knows no statement and no parser."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ANSWERS", "LIMITS", "RULES", "SHOWN", "Refused", "answer"]
+
+RULES: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
+LIMITS: Mapping[str, Any] = RULES["limits"]
+SHOWN: Mapping[str, str] = RULES["shown"]
+ANSWERS: Mapping[str, tuple[str, str]] = {name: tuple(answer) for name, answer in RULES["answers"].items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A statement's error."""
+
+    sqlstate: str
+    message: str
+
+
+def answer(name: str, *values: object) -> Refused:
+    """The answer of this name in the rules, `values` put into its text."""
+    sqlstate, message = ANSWERS[name]
+    return Refused(sqlstate, message.format(*values))
