@@ -67,7 +67,6 @@ def test_an_sql_block_runs(dsql, language, code):
     dsql.execute(code)
     roles = [role for (role,) in dsql.execute("SELECT rolname FROM pg_roles WHERE rolname = 'transfer'")]
     assert roles == ["transfer"]
-    dsql.execute("REVOKE ALL ON SCHEMA public FROM transfer")
     for arn in re.findall(r"AWS IAM GRANT transfer TO '([^']+)'", code):
         dsql.execute(f"AWS IAM REVOKE transfer FROM '{arn}'")
     dsql.execute("DROP ROLE transfer")

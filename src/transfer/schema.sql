@@ -9,6 +9,4 @@ CREATE TABLE IF NOT EXISTS accounts (
 
 INSERT INTO accounts (id, balance) VALUES ('alice', 100000), ('bob', 25000), ('carol', 0) ON CONFLICT (id) DO NOTHING;
 
-GRANT USAGE ON SCHEMA public TO transfer;
-
 GRANT SELECT, UPDATE ON accounts TO transfer;
