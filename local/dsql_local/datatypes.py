@@ -38,11 +38,15 @@ class DataTypes:
             return "datatype", self.display(type_name)
         return None
 
+    def length(self, type_name: Node) -> int | None:
+        """The length that a character type was declared with."""
+        declared = at(next(iter(type_name.get("typmods", ())), None), "A_Const.ival.ival")
+        return declared if internal(type_name) in self._length else None
+
     def too_long(self, type_name: Node) -> tuple[int, str] | None:
         """The greatest length that may be declared and the type as messages name it then, for a type declared longer."""
         limit, name = self._length.get(internal(type_name), (0, ""))
-        declared = at(next(iter(type_name.get("typmods", ())), None), "A_Const.ival.ival")
-        return (limit, name) if limit and declared is not None and declared > limit else None
+        return (limit, name) if (self.length(type_name) or 0) > limit else None
 
     def with_modifiers(self, sql: str, columns: Sequence[Node]) -> str | None:
         """The statement with the modifiers that DSQL gives the types of columns declared without them; None if there are none."""

@@ -32,7 +32,12 @@ def lookups(kind: str, statement: Node, found: Found) -> Iterator[Lookup]:
         if "lookup" not in rule:
             continue
         for role in [at(role, "RoleSpec.rolename") or "" for role in node.get("roles", ())] or [""]:
-            values = {"table": _table(statement), "name": str(node.get("name") or ""), "role": role}
+            values = {
+                "table": _table(statement),
+                "name": str(node.get("name") or ""),
+                "role": role,
+                "columns": _columns(statement),
+            }
             sql = rule["lookup"].format(**{name: literal(value) for name, value in values.items()})
             yield Lookup(sql, refusal(rule, node, role=role, found="{found}"))
 
@@ -42,3 +47,9 @@ def _table(statement: Node) -> str:
     relation = statement.get("relation") or {}
     parts = (relation.get("schemaname"), relation.get("relname"))
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
+
+
+def _columns(statement: Node) -> str:
+    """The columns that are keys of a new index, as an array of names is written."""
+    names = [at(element, "IndexElem.name") for element in statement.get("indexParams", ())]
+    return "{" + ",".join('"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"' for name in names if name) + "}"

@@ -140,7 +140,9 @@ def _cache(options: Any, needed_by: str | None = None) -> Iterator[Refused]:
 
 def _functions(found: Found) -> Iterator[Refused]:
     for call in found.get("FuncCall", ()):
-        name = strings(call.get("funcname"))[-1]
+        *schema, name = strings(call.get("funcname"))
+        if schema not in ([], ["pg_catalog"]):
+            continue
         if _TYPES.never(name):
             yield answer("datatype", name)
         if _REFUSED_FUNCTION.fullmatch(name):
@@ -212,9 +214,11 @@ def _keys(kind: str, found: Found) -> Iterator[Refused]:
     types = {str(column.get("colname")): column.get("typeName", {}) for column in found.get("ColumnDef", ())}
     keys = [[str(column.get("colname"))] for column in found.get("ColumnDef", ()) if _is_key(column)]
     keys += [strings(constraint.get("keys")) for constraint in found.get("Constraint", ()) if constraint.get("keys")]
-    for type_name in [types[name] for key in keys for name in key if name in types]:
-        if _TYPES.refused_in_key(type_name):
-            yield answer("key_type", _TYPES.display(type_name))
+    for key in keys:
+        parts = [types[name] for name in key if name in types]
+        yield from (answer("key_type", _TYPES.display(part)) for part in parts if _TYPES.refused_in_key(part))
+        if sum(_TYPES.length(part) or 0 for part in parts) > _SIZES["key"]:
+            yield answer("key_size")
     widths = [len(key) for key in keys] + ([len(found.get("IndexElem", ()))] if kind == "IndexStmt" else [])
     if any(width > _SIZES["key_columns"] for width in widths):
         yield answer("key_columns")

@@ -1,6 +1,6 @@
 """Statements of the recorded kinds that no recording holds: other spellings, clauses, types and objects, each with its source.
 
-A source is where the expectation was read: a recorded sibling in `golden/`, AWS's user guide, its linter (whose cases are run on a
+A source is where the expectation was read: a sibling in `golden/`, AWS's user guide, its linter (whose cases are run on a
 cluster) and its troubleshooting page, published protocols of other people's clusters, or PostgreSQL itself where a cluster is not
 known to differ. `WORDED_AFTER` means that the refusal is known or likely and its text is not.
 """
@@ -31,6 +31,7 @@ CREATE SEQUENCE counter CACHE 1;
 CREATE DOMAIN short AS text CHECK (length(VALUE) < 9);
 CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE SCHEMA other;
+CREATE TABLE "Wide One" (id int, "a b" varchar(1500), c char(501));
 CREATE ROLE reader WITH LOGIN;
 CREATE STATISTICS counted ON a, b FROM thing
 """
@@ -193,6 +194,15 @@ STATEMENTS = [
         "CREATE TABLE t (a int, b int, c int, d int, e int, f int, g int, h int, i int, UNIQUE (a, b, c, d, e, f, g, h, i))",
         "CREATE INDEX ASYNC ON thing (id, a, b, big, id, a, b, big, id)",
     ),
+    *each(
+        TROUBLESHOOTING,
+        "54000 key size greater than 2000 bytes not supported",
+        "CREATE TABLE t (a varchar(2001) PRIMARY KEY)",
+        "CREATE TABLE t (a varchar(1500), b char(501), UNIQUE (a, b))",
+        'CREATE INDEX ASYNC ON "Wide One" ("a b", c)',
+    ),
+    *each(TROUBLESHOOTING, "CREATE TABLE", "CREATE TABLE t (a varchar(2000) PRIMARY KEY, b varchar(2000) UNIQUE)"),
+    *each(TROUBLESHOOTING, "CREATE INDEX", 'CREATE INDEX ASYNC ON "Wide One" ("a b", id) INCLUDE (c)'),
     *each(
         TROUBLESHOOTING,
         "54011 tables can have at most 255 columns",
