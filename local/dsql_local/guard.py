@@ -10,12 +10,13 @@ from collections.abc import Callable
 from .answers import conflict
 from .backend import Backend, CommandFailed
 from .flights import Unit
+from .jobs import Jobs
 from .ledger import Catalog, Ledger
 from .limits import Limits
 from .measure import written_bytes
 from .messages import Message, error
 from .rules import Class, Refused, Verdict, judge
-from .syntax import with_new_job
+from .syntax import NEW_JOB, with_new_job
 
 __all__ = ["Guard"]
 
@@ -32,9 +33,11 @@ def _told(sql: str) -> str:
 class Guard:
     """One session's."""
 
-    def __init__(self, backend: Backend, limits: Limits, catalog: Catalog, clock: Callable[[], float]) -> None:
+    def __init__(self, backend: Backend, limits: Limits, catalog: Catalog, clock: Callable[[], float], jobs: Jobs) -> None:
         self._backend = backend
         self._limits = limits
+        self._jobs = jobs
+        self._submits = False  # a job, which is seen when the transaction has been committed
         self._ledger = Ledger(limits, catalog, clock)
 
     def begin(self) -> None:
@@ -44,6 +47,9 @@ class Guard:
     def committed(self) -> None:
         """The transaction has been committed."""
         self._ledger.committed()
+        if self._submits:
+            self._submits = False
+            self._jobs.soon()
 
     def look(self) -> None:
         """Look at the catalog now, so that what changed it so far is no news."""
@@ -61,6 +67,8 @@ class Guard:
             refused = self._ledger.before(verdict) or await self._looked_up(verdict)
             if refused is not None:
                 return _as_error(refused)
+        if any(verdict.waits for verdict in verdicts):
+            await self._jobs.settle()
         return None
 
     async def _looked_up(self, verdict: Verdict) -> Refused | None:
@@ -71,9 +79,11 @@ class Guard:
                     return lookup.answered(rows[0])
         return None
 
-    @staticmethod
-    def translated(unit: Unit) -> Unit:
+    def translated(self, unit: Unit) -> Unit:
         """The unit as PostgreSQL is told it."""
+        if any(NEW_JOB in (judge(text).execution or "") for text in unit.statements):
+            self._submits = True
+            self._jobs.soon()
         return unit.told(_told) if any(judge(text).execution is not None for text in unit.texts) else unit
 
     @staticmethod

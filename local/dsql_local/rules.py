@@ -52,6 +52,7 @@ class Verdict:
     lookups: tuple[Lookup, ...] = ()
     rows: int | None = None  # it modifies no more rows than this; None: its text does not say
     grows: bool = False  # it may write more bytes than it brings
+    waits: bool = False  # for a job
 
 
 @lru_cache(maxsize=4096)
@@ -99,6 +100,8 @@ def _accepted(kind: str, statement: Node, sql: str, own: Translated | None) -> V
         verdict = replace(verdict, rows=_rows(kind, statement, found), grows=_grows(found))
     if kind == "VariableShowStmt" and statement["name"] in ("server_version", "server_version_num"):  # not PostgreSQL's own
         return replace(verdict, execution="SELECT current_setting('{name}') AS {name}".format(**statement), tag="SHOW")
+    if kind == "CallStmt":
+        return replace(verdict, waits=strings(at(statement, "funccall.funcname"))[-1] == "wait_for_job")
     if own is not None:
         return replace(verdict, execution=own.execution, tag=own.tag)
     return replace(verdict, execution=_TYPES.with_modifiers(sql, found["ColumnDef"]) if kind in WITH_COLUMNS else None)

@@ -19,6 +19,7 @@ from .flights import Flights
 from .front import Front
 from .guard import Guard
 from .identity import Identity
+from .jobs import JOB_DELAY, Jobs
 from .ledger import Catalog
 from .limits import Limits
 from .log import Event, Log
@@ -51,9 +52,9 @@ class LocalDsql:
 
     `cluster_id` are 26 characters of a-z and 0-9; `credentials` map access keys to secret keys (session tokens may be any);
     `principals` map access keys to the ARNs that `AWS IAM GRANT` names; `port` 0 takes a free one; `limits` may be lower than
-    DSQL's; `clock` gives seconds since the epoch and judges tokens and ages; `log` keeps the newest `log_events` events. Entering
-    raises `PostgresError` when PostgreSQL cannot be started and OSError when the port is taken. All methods may be called from
-    any thread.
+    DSQL's; `clock` gives seconds since the epoch and judges tokens and ages; `log` keeps the newest `log_events` events; a job
+    begins `job_delay` seconds after its statement, or as soon as somebody waits for it. Entering raises `PostgresError` when
+    PostgreSQL cannot be started and OSError when the port is taken. All methods may be called from any thread.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class LocalDsql:
         log_events: int = 10_000,
         limits: Limits | None = None,
         principals: Mapping[str, str] | None = None,
+        job_delay: float = JOB_DELAY,
     ) -> None:
         cluster_id = cluster_id or DEFAULT_CLUSTER
         if not re.fullmatch("[a-z0-9]{26}", cluster_id):
@@ -74,6 +76,7 @@ class LocalDsql:
         self._identity = Identity(cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock, dict(principals or {}))
         self._port = port
         self._limits = limits or Limits()
+        self._job_delay = job_delay
         self._catalog = Catalog()
         self._faults = Faults()
         self._log = Log(log_events)
@@ -180,6 +183,7 @@ class LocalDsql:
         self._snapshots: Snapshots | None = None
         self._admin_turn = asyncio.Lock()
         self._rivals = await Rivals.connect(self._postgres.socket)
+        self._jobs = Jobs(self._postgres.socket, self._rivals, self._job_delay)
         self._front = Front(
             identity=self._identity,
             authority=self._authority,
@@ -197,6 +201,7 @@ class LocalDsql:
         await self._front.close_connections("fin")
         if self._admin is not None:
             await self._admin.close()
+        await self._jobs.close()
         if self._snapshots is not None:
             await self._snapshots.close()
         await self._rivals.close()
@@ -217,7 +222,7 @@ class LocalDsql:
         self._port = self._listener.getsockname()[1]
 
     def _new_session(self, backend: Backend, note: Note, faults: Faults) -> Session:
-        guard = Guard(backend, self._limits, self._catalog, self._identity.clock)
+        guard = Guard(backend, self._limits, self._catalog, self._identity.clock, self._jobs)
         return Session(backend, guard=guard, faults=faults, rivals=self._rivals, note=note)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
@@ -255,6 +260,7 @@ class LocalDsql:
             if self._admin is not None:
                 await self._admin.close()
                 self._admin = None
+        await self._jobs.settle()
 
     # --- SQL past the front ---
 
@@ -270,7 +276,7 @@ class LocalDsql:
         async with self._admin_turn:
             if self._admin is None:
                 backend = await Backend.connect(self._postgres.socket, {"user": "admin", "database": "postgres"})
-                self._admin_guard = Guard(backend, self._limits, self._catalog, self._identity.clock)
+                self._admin_guard = Guard(backend, self._limits, self._catalog, self._identity.clock, self._jobs)
                 self._admin = Session(backend, guard=self._admin_guard, faults=Faults(), rivals=self._rivals, note=_ignore)
             rows: list[Row] = []
             try:

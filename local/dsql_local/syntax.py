@@ -9,19 +9,24 @@ import re
 import uuid
 from dataclasses import dataclass
 
-__all__ = ["Translated", "first_word", "index_method", "literal", "translate", "with_new_job"]
+__all__ = ["NEW_JOB", "Translated", "first_word", "index_method", "literal", "translate", "with_new_job"]
 
 NEW_JOB = "<job>"  # in what PostgreSQL is told, where the id of a new job is to stand
 _S = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"  # white space and comments
 _NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 _WORD = re.compile(rf"{_S}*(\w+)")
-_INDEX = re.compile(rf"{_S}*(CREATE{_S}+(?:UNIQUE{_S}+)?INDEX){_S}+ASYNC\b(.*)", re.IGNORECASE | re.DOTALL)
+_INDEX = re.compile(rf"{_S}*CREATE{_S}+(UNIQUE{_S}+)?INDEX{_S}+ASYNC\b(.*)", re.IGNORECASE | re.DOTALL)
 _METHOD = re.compile(
     rf"({_S}*CREATE{_S}+(?:UNIQUE{_S}+)?INDEX(?:{_S}+CONCURRENTLY)?(?:{_S}+IF{_S}+NOT{_S}+EXISTS)?(?:{_S}+{_NAME})?{_S}+ON{_S}+"
     rf"(?:ONLY{_S}+)?{_NAME}(?:{_S}*\.{_S}*{_NAME})*(?:{_S}*\*)?)(?:{_S}+USING{_S}+({_NAME}))?",
     re.IGNORECASE,
 )
 _TABLE = re.compile(rf"{_S}*(ALTER{_S}+TABLE){_S}+ASYNC\b(.*)", re.IGNORECASE | re.DOTALL)
+_VALIDATE = re.compile(
+    rf"{_S}+(IF{_S}+EXISTS{_S}+)?(?:ONLY{_S}+)?({_NAME}(?:{_S}*\.{_S}*{_NAME})*)(?:{_S}*\*)?{_S}+VALIDATE{_S}+CONSTRAINT{_S}+"
+    rf"({_NAME}){_S}*;?{_S}*",
+    re.IGNORECASE,
+)
 _IAM = re.compile(rf"{_S}*AWS\b", re.IGNORECASE)
 _MAPPING = re.compile(
     rf"{_S}*AWS{_S}+IAM{_S}+(?:(GRANT){_S}+({_NAME}){_S}+TO|(REVOKE){_S}+({_NAME}){_S}+FROM){_S}*'((?:[^']|'')*)'{_S}*;?{_S}*",
@@ -69,14 +74,17 @@ def translate(sql: str) -> Translated | None:
     """What a statement is, if it is one of DSQL's own."""
     index = _INDEX.fullmatch(sql)
     if index is not None:
-        plain = index[1] + index[2]
-        call = f"SELECT sys._create_index('{NEW_JOB}', {literal(index_method(plain)[1])}) AS job_id"
-        return Translated(plain, call, "CREATE INDEX")
+        _, not_unique = index_method("CREATE INDEX" + index[2])
+        call = f"SELECT sys._create_index('{NEW_JOB}', {literal(not_unique)}, {index[1] is not None}) AS job_id"
+        return Translated(f"CREATE {'' if index[1] is None else 'UNIQUE '}INDEX{index[2]}", call, "CREATE INDEX")
     table = _TABLE.fullmatch(sql)
     if table is not None:
-        plain = table[1] + table[2]
-        call = f"SELECT sys._alter_table('{NEW_JOB}', {literal(plain)}) AS job_id"
-        return Translated(plain, call, "ALTER TABLE")
+        constraint = _VALIDATE.fullmatch(table[2])
+        if constraint is None:  # it is refused, or PostgreSQL finds its syntax wrong
+            return Translated(table[1] + table[2])
+        written, name = literal(constraint[2]), literal(constraint[3])
+        call = f"SELECT sys._validate('{NEW_JOB}', {written}, {name}, {constraint[1] is not None}) AS job_id"
+        return Translated(table[1] + table[2], call, "ALTER TABLE")
     if _IAM.match(sql) is None:
         return None
     mapping = _MAPPING.fullmatch(sql)

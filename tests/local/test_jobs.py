@@ -10,9 +10,16 @@ KEYS = {"defaultkey": "defaultsecret", "otherkey": "othersecret"}
 USER = "arn:aws:iam::210987654321:user/other"
 
 
+UNTIL_WAITED_FOR = 3600.0
+STATE = "SELECT status, details, update_time IS NULL FROM sys.jobs WHERE job_id = '{}'"
+FLAGS = "SELECT indisvalid, indisunique FROM pg_index WHERE indexrelid = '{}'::regclass"
+DUPLICATES = "found duplicate key(s) while validating index uniqueness"
+
+
 @pytest.fixture(scope="module")
 def running():
-    with LocalDsql(credentials=KEYS, principals={"otherkey": USER}) as dsql:
+    """No job begins here before somebody waits for it."""
+    with LocalDsql(credentials=KEYS, principals={"otherkey": USER}, job_delay=UNTIL_WAITED_FOR) as dsql:
         yield dsql
 
 
@@ -25,56 +32,180 @@ def dsql(running):
 # --- Jobs ---
 
 
-@pytest.mark.parametrize("begin", [False, True], ids=["outside", "inside"])
-def test_an_index_is_built_as_a_job(dsql, connect, begin):
-    """CREATE INDEX ASYNC answers one row `job_id` under its own tag; the index is there, and the job completed."""
+def submit(client, sql):
+    """The id of the job that a statement answers."""
+    ((job,),) = client.run(sql)
+    assert re.fullmatch("[a-z2-7]{26}", job)
+    return job
+
+
+def wait(client, job):
+    """Whether the job succeeded, when it is done."""
+    return client.run(f"CALL sys.wait_for_job('{job}')") == [["t"]]
+
+
+def test_an_index_is_built_as_a_job(dsql, connect):
+    """CREATE INDEX ASYNC answers one row `job_id` under its own tag; the index is there, and valid when the job is done."""
     client = connect()
-    if begin:
-        client.run("BEGIN")
-    assert client.flight("CREATE INDEX ASYNC things_note ON things (note)") == ["CREATE INDEX"]
-    ((job,),) = client.run("CREATE INDEX ASYNC ON things (id)") if not begin else [[""]]
-    if begin:
-        client.run("COMMIT")
-    else:
-        assert re.fullmatch("[a-z2-7]{26}", job)
-        assert client.run(f"CALL sys.wait_for_job('{job}')") == [["t"]]
-        assert client.run(f"SELECT status, job_type, object_name FROM sys.jobs WHERE job_id = '{job}'") == [
-            ["completed", "INDEX_BUILD", "public.things_id_idx"]
-        ]
-    assert client.run("SELECT indisvalid FROM pg_index WHERE indexrelid = 'things_note'::regclass") == [["t"]]
+    assert client.flight("CREATE INDEX ASYNC things_note ON things (note);") == ["CREATE INDEX"]
+    job = submit(client, "CREATE INDEX ASYNC ON things (id)")
+    assert client.run(STATE.format(job)) == [["submitted", None, "t"]]
+    assert client.run(FLAGS.format("things_id_idx")) == [["f", "f"]]
+    assert wait(client, job)
+    assert client.run(STATE.format(job)) == [["completed", None, "f"]]
+    assert client.run(FLAGS.format("things_id_idx")) == [["t", "f"]]
+    assert client.run(FLAGS.format("things_note")) == [["t", "f"]]  # they are done in order
+    assert client.run(
+        f"SELECT job_type, class_id, object_id = 'things_id_idx'::regclass, object_name FROM sys.jobs WHERE job_id = '{job}'"
+    ) == [["INDEX_BUILD", "1259", "t", "public.things_id_idx"]]
+
+
+def test_a_job_of_a_transaction_begins_after_it(dsql, connect):
+    """Nobody sees it before COMMIT, and after ROLLBACK there is none; a transaction may wait for one."""
+    client, other = connect(), connect()
+    client.run("BEGIN")
+    job = submit(client, "CREATE INDEX ASYNC ON things (note)")
+    assert other.error(f"CALL sys.wait_for_job('{job}')") == f'42704 job "{job}" does not exist'
+    client.run("COMMIT")
+    client.run("BEGIN")
+    assert wait(client, job)
+    client.run("COMMIT")
+    client.run("BEGIN")
+    job = submit(client, "CREATE INDEX ASYNC ON things (note)")
+    client.run("ROLLBACK")
+    assert client.error(f"CALL sys.wait_for_job('{job}')") == f'42704 job "{job}" does not exist'
+
+
+def test_a_transaction_waits_for_what_it_can_see(dsql, connect):
+    """A snapshot from before the job's end never shows the end: that is an error, not an answer."""
+    client, other = connect(), connect()
+    job = submit(client, "CREATE INDEX ASYNC ON things (note)")
+    client.run("BEGIN")
+    assert client.run(STATE.format(job)) == [["submitted", None, "t"]]
+    assert other.error("SELECT 1").startswith("40001")  # the index is news
+    assert wait(other, job)
+    assert client.error(f"CALL sys.wait_for_job('{job}')") == f'55000 job "{job}" is not done in the snapshot of this transaction'
+
+
+def test_a_job_begins_by_itself():
+    """After its delay, if nobody waits for it."""
+    with LocalDsql(job_delay=0.0) as dsql:
+        dsql.execute("CREATE TABLE things (id int PRIMARY KEY)")
+        ((job,),) = dsql.execute("CREATE INDEX ASYNC ON things (id)")
+        while dsql.execute(f"SELECT status FROM sys.jobs WHERE job_id = '{job}'") != [["completed"]]:
+            pass
+        assert dsql.execute("SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 'things'::regclass") == [["t"]]
 
 
 def test_each_job_has_an_id_of_its_own(dsql, connect):
     """The same text twice is two jobs."""
     client = connect()
-    jobs = [client.run("CREATE INDEX ASYNC ON things (note)") for _ in range(2)]
+    jobs = [submit(client, "CREATE INDEX ASYNC ON things (note)") for _ in range(2)]
     assert jobs[0] != jobs[1]
-    assert client.run("SELECT count(*) FROM sys.jobs WHERE job_id IN ('{}', '{}')".format(*(job for ((job,),) in jobs))) == [
-        ["2"]
-    ]
+    assert client.run("SELECT count(*) FROM sys.jobs WHERE job_id IN ('{}', '{}')".format(*jobs)) == [["2"]]
 
 
 def test_a_unique_index_over_duplicates_fails_as_a_job(dsql, connect):
-    """The statement answers a job, which has failed, and says why."""
+    """The statement succeeds, the job does not; the index stays, not valid, but no new duplicate comes in until it is dropped."""
     client = connect()
     client.run("INSERT INTO things VALUES (1, 'a'), (2, 'a')")
-    ((job,),) = client.run("CREATE UNIQUE INDEX ASYNC ON things (note)")
-    assert client.run(f"CALL sys.wait_for_job('{job}')") == [["f"]]
-    assert client.run(f"SELECT details FROM sys.jobs WHERE job_id = '{job}'") == [
-        ["found duplicate key(s) while validating index uniqueness"]
-    ]
+    job = submit(client, "CREATE UNIQUE INDEX ASYNC things_note ON things (note)")
+    client.run("INSERT INTO things VALUES (3, 'b'), (4, 'c')")
+    assert not wait(client, job)
+    assert client.run(STATE.format(job)) == [["failed", DUPLICATES, "f"]]
+    assert client.run(FLAGS.format("things_note")) == [["f", "t"]]
+    duplicate = '23505 duplicate key value violates unique constraint "things_note"'
+    assert [client.error(f"INSERT INTO things VALUES (5, '{note}')") for note in "abc"] == [duplicate] * 3
+    client.run("DROP INDEX things_note")
+    client.run("INSERT INTO things VALUES (5, 'a')")
+
+
+def test_a_unique_index_is_not_unique_before_it_is_built(dsql, connect):
+    """A duplicate that comes in between the statement and the job makes the job fail; one that comes after it fails itself."""
+    client = connect()
+    client.run("INSERT INTO things VALUES (1, 'a')")
+    job = submit(client, "CREATE UNIQUE INDEX ASYNC things_note ON things (note) NULLS NOT DISTINCT")
+    client.run("INSERT INTO things VALUES (2, 'a')")
+    assert not wait(client, job)
+    client.run("DROP INDEX things_note")
+    client.run("DELETE FROM things WHERE id = 2")
+    assert wait(client, submit(client, "CREATE UNIQUE INDEX ASYNC things_note ON things (note) NULLS NOT DISTINCT"))
+    client.run("INSERT INTO things VALUES (3, NULL)")
+    assert client.error("INSERT INTO things VALUES (4, NULL)").startswith("23505")
+
+
+def test_a_constraint_can_use_an_index_that_is_built(dsql, connect):
+    """As recorded (`alter_unique_using_index`): not before its job is done."""
+    client = connect()
+    job = submit(client, "CREATE UNIQUE INDEX ASYNC things_note ON things (note)")
+    promotion = "ALTER TABLE things ADD CONSTRAINT things_note UNIQUE USING INDEX things_note"
+    assert client.error(promotion) == '55000 index "things_note" is not valid'
+    assert wait(client, job)
+    client.run(promotion)
+    assert client.run("SELECT contype FROM pg_constraint WHERE conname = 'things_note'") == [["u"]]
 
 
 def test_a_constraint_is_validated_as_a_job(dsql, connect):
     """ALTER TABLE ASYNC … VALIDATE CONSTRAINT answers a job; the constraint is valid afterwards, unless a row violates it."""
     client = connect()
     client.run("INSERT INTO things VALUES (1, 'a')")
-    for condition, valid in (("id > 0", "t"), ("id > 1", "f")):
+    violated = 'check constraint "c" of relation "things" is violated by some row'
+    for condition, valid, complaint in (("id > 0", "t", None), ("id > 1", "f", violated)):
         client.run(f"ALTER TABLE things ADD CONSTRAINT c CHECK ({condition}) NOT VALID")
-        ((job,),) = client.run("ALTER TABLE ASYNC things VALIDATE CONSTRAINT c")
-        assert client.run(f"CALL sys.wait_for_job('{job}')") == [[valid]]
+        job = submit(client, 'alter table async if exists public."things" * validate constraint C')
+        assert client.run("SELECT convalidated FROM pg_constraint WHERE conname = 'c'") == [["f"]]
+        assert wait(client, job) is (valid == "t")
         assert client.run("SELECT convalidated FROM pg_constraint WHERE conname = 'c'") == [[valid]]
+        assert client.run(f"SELECT job_type, details FROM sys.jobs WHERE job_id = '{job}'") == [
+            ["VALIDATE_CONSTRAINT", complaint]
+        ]
+        assert client.flight("ALTER TABLE ASYNC public . things VALIDATE CONSTRAINT c; ") == ["ALTER TABLE"]
         client.run("ALTER TABLE things DROP CONSTRAINT c")
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("ALTER TABLE ASYNC nowhere VALIDATE CONSTRAINT c", '42P01 relation "nowhere" does not exist'),
+        ("ALTER TABLE ASYNC things VALIDATE CONSTRAINT c", '42704 constraint "c" of relation "things" does not exist'),
+        (
+            "ALTER TABLE ASYNC things VALIDATE CONSTRAINT things_pkey",
+            '42809 constraint "things_pkey" of relation "things" is not a foreign key or check constraint',
+        ),
+        ("ALTER TABLE ASYNC things ADD COLUMN c int", "0A000 unsupported ALTER TABLE ASYNC statement"),
+    ],
+)
+def test_what_cannot_be_validated(dsql, connect, sql, expected):
+    """What is not there or is no such constraint is an error of the statement, and no job."""
+    assert connect().error(sql) == expected
+
+
+def test_what_is_dropped_is_listed(dsql, connect):
+    """A DROP of a table or an index is a job that is done; DROP INDEX cancels the index's own."""
+    client = connect()
+    job = submit(client, "CREATE INDEX ASYNC things_note ON things (note)")
+    ((index, table),) = client.run("SELECT 'things_note'::regclass::oid, 'things'::regclass::oid")
+    client.run("CREATE TABLE more (id int)")
+    client.run("DROP INDEX things_note")
+    client.run("DROP TABLE things, more")
+    assert not wait(client, job)
+    assert client.run(STATE.format(job)) == [["cancelled", None, "f"]]
+    assert client.run(
+        "SELECT status, class_id, object_id, object_name FROM sys.jobs"
+        f" WHERE job_type = 'DROP' AND object_id IN ({index}, {table}) ORDER BY object_id DESC"
+    ) == [["completed", "1259", index, None], ["completed", "1259", table, None]]
+
+
+def test_a_job_waits_for_no_idle_transaction(dsql, connect):
+    """A transaction that has written to the table and is between two statements is not in its way."""
+    writer, client = connect(), connect()
+    job = submit(client, "CREATE INDEX ASYNC ON things (note)")
+    assert writer.error("SELECT 1").startswith("40001")  # the index is news
+    writer.run("BEGIN")
+    writer.run("INSERT INTO things VALUES (1, 'a')")
+    assert wait(client, job)
+    writer.run("COMMIT")
+    assert client.run("SELECT note FROM things") == [["a"]]
 
 
 def test_errors_of_an_asynchronous_statement_are_its_own(connect, dsql):
