@@ -33,9 +33,6 @@ NAMES = {
     b"f": "CopyFail",
 }
 
-# Parse, Bind, Close: complete; Describe: RowDescription or NoData; Execute: complete, empty, suspended.
-_ENDINGS = {b"P": b"1", b"B": b"2", b"C": b"3", b"D": b"Tn", b"E": b"CIs"}
-
 
 def _outlives(message: Message) -> bool:
     """Whether the effect of a message stays when its transaction is rolled back: named statements do."""
@@ -112,11 +109,6 @@ class Unit:
     def with_copied(self, copied: Sequence[Message]) -> "Unit":
         """The same with the data of its COPY FROM STDIN behind it."""
         return replace(self, messages=(*self.messages, *copied)) if copied else self
-
-    @property
-    def endings(self) -> tuple[bytes, ...]:
-        """For each message the kinds that end its answer, when no Sync follows: how to know that all of it has come."""
-        return tuple(_ENDINGS[message.kind] for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True)

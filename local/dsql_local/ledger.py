@@ -28,7 +28,7 @@ class Ledger:
         self._limits = limits
         self._catalog = catalog
         self._clock = clock
-        self._seen = catalog.version
+        self.seen = catalog.version
         self.begin()
 
     def begin(self) -> None:
@@ -43,8 +43,8 @@ class Ledger:
 
     def look(self) -> bool:
         """Look at the catalog: whether another session has changed it since this one looked."""
-        stale = self._seen < self._catalog.version
-        self._seen = self._catalog.version
+        stale = self.seen < self._catalog.version
+        self.seen = self._catalog.version
         return stale
 
     def before(self, verdict: Verdict) -> Refused | None:
@@ -86,7 +86,7 @@ class Ledger:
         """It is committed: what it changed in the catalog is news to every other session."""
         if self._ddl:
             self._catalog.version += 1
-            self._seen = self._catalog.version
+            self.seen = self._catalog.version
         self.begin()
 
     @property

@@ -4,16 +4,15 @@ It also carries the data of COPY FROM STDIN the other way, and puts PostgreSQL's
 not decide what to do about an error; `session` and `transaction` do.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from .answers import conflict
 from .backend import Backend
 from .flights import Unit
-from .messages import FLUSH, Message, error_fields, joined
+from .messages import Message, error_fields, joined
 
-__all__ = ["Client", "NoClient", "Reply", "carry", "carry_unsynced", "in_own_words"]
+__all__ = ["Client", "NoClient", "Reply", "carry", "in_own_words"]
 
 BATCH_BYTES = 1 << 16
 HELD_BYTES = 1 << 20  # what is longer is passed on as it comes, and cannot be replaced any more
@@ -68,7 +67,7 @@ class Reply:
     error: Message | None = None
     passed_on: bool = False  # part of it has left although it was to be held
     copied: list[Message] = field(default_factory=list)  # what the client sent in COPY FROM STDIN
-    digest: bytes = b""
+    digest: int = 0  # of what a client sees of it, rows in any order: executed again, PostgreSQL may find them in another one
 
     @property
     def sqlstate(self) -> str | None:
@@ -89,11 +88,11 @@ class Reply:
 
 async def carry(backend: Backend, unit: Unit, client: Client, *, hold: bool, copying: bool = True) -> Reply:
     """Read the reply to a unit that was sent. Without `copying` the data of its COPY FROM STDIN was sent with it."""
-    reply, seen, size = Reply(), hashlib.sha256(), 0
+    reply, size = Reply(), 0
     while (message := await backend.receive()).kind != b"Z":
         if message.kind in _COMPARED:
             if hold:  # else nobody compares: it will not be executed again
-                seen.update(message.data)
+                reply.digest += hash(message.data)
         elif message.kind == b"E":
             reply.error = message
         reply.held.append(message)
@@ -106,30 +105,9 @@ async def carry(backend: Backend, unit: Unit, client: Client, *, hold: bool, cop
             size = 0 if not hold else size
         if copy_in:
             await _copy_in(backend, unit, client, reply)
-    reply.digest = seen.digest()
     if not hold:
         reply.give(client)
     return reply
-
-
-async def carry_unsynced(backend: Backend, unit: Unit, client: Client) -> bool:
-    """Send a unit that ends with a Flush outside a transaction and give its reply to the client; whether it is a success.
-
-    A Sync of ours would end the implicit transaction too early, so what comes back is counted instead.
-    """
-    backend.send(joined((*unit.messages, FLUSH)))
-    for endings in unit.endings:
-        ended = False
-        while not ended:
-            message = await backend.receive()
-            ended = message.kind in endings
-            reply = Reply([message], message if message.kind == b"E" else None)
-            if not reply.give(client):
-                return False
-            if message.kind == b"G":
-                await _copy_in(backend, unit, client, reply)
-        await client.drain()
-    return True
 
 
 async def _copy_in(backend: Backend, unit: Unit, client: Client, reply: Reply) -> None:

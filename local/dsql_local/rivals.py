@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from .backend import Backend, BackendLost, CommandFailed
+from .keys import Removals
 from .template import SUPERUSER
 
 __all__ = ["Rival", "Rivals"]
@@ -33,6 +34,7 @@ class Rivals:
         self._control = control
         self._turn = asyncio.Lock()
         self._rivals: dict[int, Rival] = {}
+        self.removals = Removals()
         self._watching: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -56,6 +58,11 @@ class Rivals:
     def join(self, pid: int, rival: Rival) -> None:
         """A session has begun on the backend with this process id."""
         self._rivals[pid] = rival
+
+    @property
+    def are_many(self) -> bool:
+        """Whether there is more than one session."""
+        return len(self._rivals) > 1
 
     def leave(self, pid: int) -> None:
         """It has ended."""

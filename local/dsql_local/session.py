@@ -15,8 +15,9 @@ from .faults import Conflict, Faults, Unavailable
 from .flights import Flight, Unit
 from .guard import Guard
 from .intercept import Intercept
-from .messages import SYNC, Message, error_fields, ready
-from .reply import Client, carry, carry_unsynced, in_own_words
+from .keys import Keys
+from .messages import Message, error_fields, query, ready
+from .reply import Client, carry, in_own_words
 from .rivals import Rival, Rivals
 from .statements import Kind
 from .transaction import Transaction
@@ -25,6 +26,7 @@ __all__ = ["Note", "Session"]
 
 CLOSING_SECONDS = 1.0
 _BEGIN = commands("BEGIN")
+_COMMIT = Unit((query("COMMIT"),), ("COMMIT",))
 
 
 class Note(Protocol):
@@ -43,15 +45,16 @@ class Session:
         self._rivals = rivals
         self._note = note
         self._busy = asyncio.Lock()
+        self._keys = Keys(backend, rivals.removals, lambda: guard.catalog)
         self._transaction = self._new_transaction()
         self._failed_flight = False  # it failed before a Flush: everything up to the Sync is skipped
-        self._unsynced = False  # an implicit transaction is open after a Flush
+        self._until_sync = False  # the open transaction is an implicit one, of which a Flush has asked for answers
         rivals.join(backend.pid, self)
 
     @property
     def inside(self) -> bool:
         """Whether an explicit transaction is open, failed or not."""
-        return self._backend.status != b"I"
+        return self._backend.status != b"I" and not self._until_sync
 
     async def run(self, flight: Flight, client: Client) -> None:
         """Execute a flight; every answer of it has been given to the client afterwards."""
@@ -62,17 +65,15 @@ class Session:
     async def _run(self, flight: Flight, client: Client) -> None:
         flushed = flight.ending == "flush"
         if not self._failed_flight:
-            for unit in flight.units(inside=self.inside):
+            for unit in flight.units(inside=self._backend.status != b"I"):
                 if not await self._execute(unit, client, flushed=flushed):
                     self._failed_flight = True
                     break
         if flushed:
             return
         self._failed_flight = False
-        if self._unsynced:
-            self._unsynced = False
-            self._backend.send(SYNC.data)
-            await self._backend.finish()
+        if self._until_sync:
+            await self._commit_implicitly(client)
         client.write(ready(self._backend.status).data)
 
     async def step_aside(self, other: Rival | None) -> None:
@@ -82,7 +83,7 @@ class Session:
         if self._busy.locked():
             return
         async with self._busy:
-            if self._backend.status == b"T":
+            if self._backend.status != b"I":
                 with contextlib.suppress(BackendLost, CommandFailed):
                     await self._transaction.suspend()
 
@@ -105,20 +106,21 @@ class Session:
             return await self._in_failed(unit, client)
         if unit.statements and await self._struck(client):
             return False
-        if status == b"I" and not self._unsynced:
+        if status == b"I":
             self._guard.begin()
-            if not flushed and self._guard.needs_transaction(unit):
+            if flushed and unit.has_portal:
+                await self._backend.run("BEGIN")
+                self._until_sync = True
+            elif self._guard.needs_transaction(unit):
                 return await self._in_own_transaction(unit, client)
         refused = await self._guard.before(unit)
         if refused is not None:
             return await self._refuse(refused, client)
         unit = self._guard.translated(unit)
-        if status == b"T":
+        if self._backend.status == b"T":
             return await self._inside(unit, client)
-        if flushed and unit.has_portal:
-            self._unsynced = True
-            return await carry_unsynced(self._backend, unit, client)
-        return await self._pass_on(unit, client)
+        with self._rivals.removals.during(await self._removes_keys(unit)):
+            return await self._pass_on(unit, client)
 
     async def _control(self, unit: Unit, client: Client) -> bool:
         """BEGIN, COMMIT or ROLLBACK."""
@@ -134,6 +136,7 @@ class Session:
         succeeded = await self._pass_on(unit, client)
         if unit.kind is not Kind.BEGIN or status == b"I":  # BEGIN in a transaction is only a warning
             self._begin()
+        self._until_sync = False  # BEGIN makes an implicit transaction an explicit one
         return succeeded
 
     async def _in_failed(self, unit: Unit, client: Client) -> bool:
@@ -154,7 +157,6 @@ class Session:
 
     async def _pass_on(self, unit: Unit, client: Client, *, begin: bool = False) -> bool:
         """Hand a unit on as it is, behind a BEGIN of our own if that is asked for, and its answers back as they come."""
-        self._unsynced = False
         self._backend.send((_BEGIN if begin else b"") + unit.data)
         if begin:
             self._backend.check(await self._backend.finish())
@@ -191,7 +193,8 @@ class Session:
             if failed:
                 break
         else:
-            refused = await self._guard.at_commit() or await self._committed()
+            with self._rivals.removals.during(await self._removes_keys(unit)):
+                refused = await self._guard.at_commit() or await self._committed()
             if refused is not None:
                 answered.pop()  # the last one was answered too soon
         if self._backend.status != b"I":
@@ -228,12 +231,28 @@ class Session:
             return await self._lose(fault.code, client)
         if isinstance(fault, Unavailable):
             return await self._unavailable(fault, client)
+        removes = self._rivals.are_many and await self._transaction.removes_keys()
         self._transaction.wins()
-        succeeded = await self._pass_on(unit, client)
+        with self._rivals.removals.during(removes):
+            succeeded = await self._pass_on(unit, client)
         if succeeded:
             self._guard.committed()
         self._begin()
         return succeeded
+
+    async def _commit_implicitly(self, client: Client) -> None:
+        """The Sync of an implicit transaction has come: only a failure is told."""
+        self._until_sync = False
+        if self._backend.status == b"T":
+            kept = Intercept(client)
+            if not await self._commit(_COMMIT, kept):
+                kept.give()
+        elif self._backend.status == b"E":
+            await self._end("ROLLBACK")
+
+    async def _removes_keys(self, unit: Unit) -> bool:
+        """Whether a unit outside a transaction may take a unique key away from another session's transaction."""
+        return self._rivals.are_many and self._guard.counts(unit) and await self._keys.removes(unit.statements)
 
     async def _lose(self, code: str, client: Client) -> bool:
         await self._end("ROLLBACK")
@@ -283,4 +302,4 @@ class Session:
         self._guard.begin()
 
     def _new_transaction(self) -> Transaction:
-        return Transaction(self._backend, lambda reason: self._note("conflict", code="OC000", reason=reason))
+        return Transaction(self._backend, self._keys, lambda reason: self._note("conflict", code="OC000", reason=reason))

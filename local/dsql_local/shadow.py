@@ -10,7 +10,18 @@ from dataclasses import dataclass
 
 from .backend import Backend
 
-__all__ = ["Table", "dump", "load", "locked_tables", "named_tables", "touch_locked_rows"]
+__all__ = [
+    "OWN_LOCKS",
+    "USER_TABLE",
+    "Table",
+    "dump",
+    "load",
+    "locked_tables",
+    "named_tables",
+    "quoted",
+    "text_literal",
+    "touch_locked_rows",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +32,27 @@ class Table:
     name: str
 
     def __str__(self) -> str:
-        return f"{_quoted(self.schema)}.{_quoted(self.name)}"
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as SQL reads it."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def _literal(text: str) -> str:
+def text_literal(text: str) -> str:
+    """A text as SQL reads it."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-_OWN_LOCKS = "pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
-_USER_TABLE = "c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
+OWN_LOCKS = "pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
+USER_TABLE = "c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
 
 
 async def locked_tables(backend: Backend) -> set[Table]:
     """The tables in which this backend's transaction wrote or locked rows."""
     rows = await backend.run(
-        f"SELECT DISTINCT n.nspname, c.relname FROM {_OWN_LOCKS} WHERE l.pid = pg_backend_pid() AND {_USER_TABLE} "
+        f"SELECT DISTINCT n.nspname, c.relname FROM {OWN_LOCKS} WHERE l.pid = pg_backend_pid() AND {USER_TABLE} "
         "AND l.mode IN ('RowExclusiveLock', 'RowShareLock')"
     )
     return _tables(rows)
@@ -47,11 +60,11 @@ async def locked_tables(backend: Backend) -> set[Table]:
 
 async def named_tables(backend: Backend, names: Iterable[str]) -> set[Table]:
     """The tables that these names mean in this backend's search path, shadows excepted."""
-    array = ", ".join(_literal(name) for name in sorted(names))
+    array = ", ".join(text_literal(name) for name in sorted(names))
     rows = await backend.run(
         f"SELECT n.nspname, c.relname FROM unnest(ARRAY[{array}]::text[]) AS given (name) "
         "JOIN pg_class c ON c.oid = to_regclass(quote_ident(given.name)) "
-        f"JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {_USER_TABLE}"
+        f"JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {USER_TABLE}"
     )
     return _tables(rows)
 
@@ -69,11 +82,11 @@ async def load(backend: Backend, dumped: dict[Table, bytes]) -> None:
     """Make a shadow of each table with these rows, and let statements find it. Raises `CommandFailed`."""
     like = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING GENERATED INCLUDING STORAGE"
     for table, rows in dumped.items():
-        name = _quoted(table.name)
+        name = quoted(table.name)
         await backend.run(f"CREATE TEMP TABLE {name} (LIKE {table} {like})")
         for column in await _identity_columns(backend, table):
-            sequence = f"pg_get_serial_sequence({_literal(str(table))}, {_literal(column)})"
-            await backend.run(f"ALTER TABLE pg_temp.{name} ALTER {_quoted(column)} SET DEFAULT nextval({sequence})")
+            sequence = f"pg_get_serial_sequence({text_literal(str(table))}, {text_literal(column)})"
+            await backend.run(f"ALTER TABLE pg_temp.{name} ALTER {quoted(column)} SET DEFAULT nextval({sequence})")
         await backend.copy_in(f"COPY pg_temp.{name} FROM STDIN", rows)
     # Naming pg_temp first changes nothing but the text: it makes PostgreSQL plan prepared statements anew.
     ((path,),) = await backend.run("SELECT current_setting('search_path')")
@@ -83,7 +96,7 @@ async def load(backend: Backend, dumped: dict[Table, bytes]) -> None:
 
 async def _identity_columns(backend: Backend, table: Table) -> list[str]:
     rows = await backend.run(
-        f"SELECT attname FROM pg_attribute WHERE attrelid = {_literal(str(table))}::regclass AND attidentity <> ''"
+        f"SELECT attname FROM pg_attribute WHERE attrelid = {text_literal(str(table))}::regclass AND attidentity <> ''"
     )
     return [name for (name,) in rows if name is not None]
 
@@ -91,10 +104,10 @@ async def _identity_columns(backend: Backend, table: Table) -> list[str]:
 async def touch_locked_rows(backend: Backend) -> None:
     """Write the rows that the transaction has locked with FOR UPDATE, unchanged: DSQL counts locking as writing."""
     columns = await backend.run(
-        f"SELECT n.nspname, c.relname, a.attname FROM {_OWN_LOCKS} JOIN LATERAL (SELECT attname FROM pg_attribute "
+        f"SELECT n.nspname, c.relname, a.attname FROM {OWN_LOCKS} JOIN LATERAL (SELECT attname FROM pg_attribute "
         "WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity = '' "
         "AND has_column_privilege(c.oid, attnum, 'UPDATE') ORDER BY attnum DESC LIMIT 1) a ON true "
-        f"WHERE l.pid = pg_backend_pid() AND l.mode = 'RowShareLock' AND {_USER_TABLE}"
+        f"WHERE l.pid = pg_backend_pid() AND l.mode = 'RowShareLock' AND {USER_TABLE}"
     )
     mine = (
         "SELECT transactionid FROM pg_locks WHERE locktype = 'transactionid' AND pid = pg_backend_pid() "
@@ -102,5 +115,5 @@ async def touch_locked_rows(backend: Backend) -> None:
     )
     for schema, name, column in columns:
         if schema is not None and name is not None and column is not None:
-            table, same = Table(schema, name), _quoted(column)
+            table, same = Table(schema, name), quoted(column)
             await backend.run(f"UPDATE {table} SET {same} = {same} WHERE xmax IN ({mine})")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-__all__ = ["Kind", "comments", "identifiers", "kind_of", "locks_for_update", "may_write", "shares_keys", "split"]
+__all__ = ["Kind", "assigned", "comments", "identifiers", "kind_of", "locks_for_update", "may_write", "shares_keys", "split"]
 
 _TOKEN = re.compile(
     r"""
@@ -152,10 +152,28 @@ def shares_keys(statement: str) -> bool:
 
 def identifiers(statement: str) -> set[str]:
     """Every name that stands in a statement, as PostgreSQL folds it: unquoted in lower case, quoted as written."""
+    return {_folded(group, text) for group, text, _, _ in _tokens(statement) if group in ("word", "name")}
+
+
+def _folded(group: str, text: str) -> str:
+    return text.lower() if group == "word" else text.strip('"').replace('""', '"')
+
+
+def assigned(statement: str) -> set[str]:
+    """Every name in its SET clauses, as `identifiers` has them: at least the columns that it assigns to."""
     names = set[str]()
+    depth, inside = 0, False
     for group, text, _, _ in _tokens(statement):
-        if group == "word":
-            names.add(text.lower())
-        elif group == "name":
-            names.add(text.strip('"').replace('""', '"'))
+        word = text.upper() if group == "word" else ""
+        if word == "SET":
+            depth, inside = 0, True
+        elif not inside:
+            continue
+        elif text in "()":
+            depth += 1 if text == "(" else -1
+            inside = depth >= 0
+        elif depth == 0 and word in ("FROM", "WHERE", "RETURNING"):
+            inside = False
+        elif group in ("word", "name"):
+            names.add(_folded(group, text))
     return names

@@ -18,6 +18,8 @@ from enum import Enum
 from .answers import conflict
 from .backend import Backend, CommandFailed, commands
 from .flights import Unit
+from .keys import Keys
+from .messages import error_fields
 from .reply import Client, NoClient, Reply, carry
 from .shadow import Table, dump, load, locked_tables, named_tables, touch_locked_rows
 from .statements import identifiers, locks_for_update, may_write, shares_keys
@@ -27,6 +29,7 @@ __all__ = ["Standing", "Transaction"]
 _START = "_dsql_start"  # the savepoint before the first statement: what a suspension rolls back to
 _LAST = "_dsql_last"  # one before each writing statement, inside the former: what its own failure rolls back to
 _UNIQUE_VIOLATION = "23505"
+_FOREIGN_KEY_VIOLATION = "23503"
 
 
 class Standing(Enum):
@@ -43,7 +46,7 @@ class Done:
     """A unit that was executed, and what the client saw of it."""
 
     unit: Unit
-    digest: bytes
+    digest: int
 
 
 Dumped = dict[Table, bytes]
@@ -56,10 +59,12 @@ def _writes(unit: Unit) -> bool:
 class Transaction:
     """What an open transaction needs to be suspended, executed again, or doomed. `lost` is called with a reason, once."""
 
-    def __init__(self, backend: Backend, lost: Callable[[str], None]) -> None:
+    def __init__(self, backend: Backend, keys: Keys, lost: Callable[[str], None]) -> None:
         self._backend = backend
+        self._keys = keys
         self._note_loss = lost
         self._started = False
+        self._removals = 0  # of keys, when it started
         self._done: list[Done] = []
         self._dumped: Dumped | None = {}
         self._shares_keys = False
@@ -77,11 +82,13 @@ class Transaction:
             return await self._execute_on_shadow(unit, client)
         reply = await self._attempt(unit, client)
         if reply.error is None:
+            if await self._doubles_keys(unit):
+                return await self._doom_at(unit, client, told=reply.passed_on)
             self._done.append(Done(unit.with_copied(reply.copied), reply.digest))
         elif _writes(unit) and not reply.passed_on:
             if reply.lost:
                 return await self._doom_at(unit, client)
-            if reply.sqlstate == _UNIQUE_VIOLATION:
+            if reply.sqlstate in (_UNIQUE_VIOLATION, _FOREIGN_KEY_VIOLATION):
                 return await self._tell_violation(unit, reply, client)
         return reply.give(client)
 
@@ -99,6 +106,10 @@ class Transaction:
             self._met.append(other)
             other._met.append(self)
 
+    async def removes_keys(self) -> bool:
+        """Whether it may have taken a unique key away."""
+        return await self._keys.removes([statement for done in self._done for statement in done.unit.statements])
+
     def wins(self) -> None:
         """It commits."""
         self._won = True
@@ -111,6 +122,10 @@ class Transaction:
     async def suspend(self) -> None:
         """Free all locks, keep the snapshot. Only between two flights of its session."""
         if not self._started or self.standing in (Standing.SUSPENDED, Standing.LOST):
+            return
+        if self._backend.status == b"E":  # it has failed: only ROLLBACK is to come, and PostgreSQL keeps its locks until then
+            await self._roll_back()
+            await self._backend.fail()
             return
         if self.standing is Standing.DOOMED:  # its shadows were all that it had: somebody wants to change their originals
             await self._roll_back()
@@ -126,6 +141,8 @@ class Transaction:
         """Execute a unit behind its savepoints, all in one go; its reply is held back."""
         writes = _writes(unit)
         before = [] if self._started else [f"SAVEPOINT {_START}"]
+        if not self._started:
+            self._removals = self._keys.removals
         if writes:  # never released: whoever waits for a row of a released savepoint waits for the whole transaction
             before.append(f"SAVEPOINT {_LAST}")
         self._shares_keys = self._shares_keys or any(shares_keys(statement) for statement in unit.statements)
@@ -144,6 +161,12 @@ class Transaction:
         except CommandFailed:  # then the lock is given up: it would count for nothing, and the client has its rows
             await self._backend.run(f"ROLLBACK TO {_LAST}")
 
+    async def _doubles_keys(self, unit: Unit) -> bool:
+        """Whether it has written a key that a rival has removed, and that its snapshot still shows."""
+        if self._removals == self._keys.removals or not await self._keys.brings(unit.statements):
+            return False
+        return await self._keys.are_doubled()
+
     async def _roll_back(self) -> None:
         await self._backend.run(f"ROLLBACK TO {_START}")
 
@@ -155,7 +178,7 @@ class Transaction:
             if not unit.messages:
                 continue
             reply = await self._attempt(unit, NoClient(), again=True)
-            if reply.error is not None or reply.digest != done.digest:
+            if reply.error is not None or reply.digest != done.digest or await self._doubles_keys(unit):
                 reason = "a rival committed first" if reply.lost else "executed again, it answered otherwise"
                 await self._doom(self._dumped, reason)
                 return
@@ -163,10 +186,10 @@ class Transaction:
 
     # --- On shadows ---
 
-    async def _doom_at(self, unit: Unit, client: Client) -> bool:
-        """The unit met a rival that has committed: go on as if it had not."""
+    async def _doom_at(self, unit: Unit, client: Client, *, told: bool = False) -> bool:
+        """The unit met a rival that has committed: go on as if it had not. It cannot, once the client was told of it."""
         await self._backend.run(f"ROLLBACK TO {_LAST}")
-        dumped = await self._dump(await self._tables_of(unit) | await locked_tables(self._backend))
+        dumped = None if told else await self._dump(await self._tables_of(unit) | await locked_tables(self._backend))
         await self._doom(dumped, "a rival committed first")
         return await self._refuse(client) if self.standing is Standing.LOST else await self._execute_on_shadow(unit, client)
 
@@ -214,14 +237,23 @@ class Transaction:
         return await carry(self._backend, unit, client, hold=True)
 
     async def _tell_violation(self, unit: Unit, reply: Reply, client: Client) -> bool:
-        """A unique violation: by a row that it sees, an error; by one that a rival committed meanwhile, a conflict."""
+        """A violated key: by a row that it sees, an error; by one that a rival committed meanwhile, a conflict."""
         await self._backend.run(f"ROLLBACK TO {_LAST}")
         try:
             await load(self._backend, await dump(self._backend, await self._tables_of(unit)))
+            trial = await self._attempt_on_shadow(unit, NoClient())
+            if trial.error is None and not (reply.sqlstate == _FOREIGN_KEY_VIOLATION and await self._misses(reply)):
+                return await self._doom_at(unit, client)
         except CommandFailed:
-            return reply.give(client)
-        trial = await self._attempt_on_shadow(unit, NoClient())
-        return reply.give(client) if trial.error is not None else await self._doom_at(unit, client)
+            pass
+        if self._backend.status == b"T":
+            await self._backend.fail()
+        return reply.give(client)
+
+    async def _misses(self, reply: Reply) -> bool:
+        """Whether a foreign key is violated for the snapshot, too. The shadows hold what the unit has done, and have none."""
+        fields = error_fields(reply.error) if reply.error is not None else {}
+        return await self._keys.are_missed(fields.get("s", ""), fields.get("t", ""), fields.get("n", ""))
 
     async def _refuse(self, client: Client) -> bool:
         """The transaction has lost and cannot go on: say so at the statement."""
