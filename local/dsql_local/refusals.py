@@ -16,7 +16,8 @@ from .rulebook import RULES, Refused, answer
 
 __all__ = ["WITH_COLUMNS", "Found", "matches", "parameter", "refusal", "refusals"]
 
-Found = Mapping[str, list[Node]]
+Found = Mapping[str, list[Node]]  # the nodes of a statement by their kinds
+WITH_COLUMNS = ("CreateStmt", "AlterTableStmt", "CreateSchemaStmt")
 
 _TYPES = DataTypes(RULES["types"])
 _ACCEPTED = frozenset(node for names in RULES["accepted"].values() for node in names)
@@ -25,7 +26,6 @@ _SETTABLE_LOCALLY = frozenset(RULES["parameters"]["settable_locally"])
 _RESETTABLE = frozenset(RULES["parameters"]["resettable"])
 _REFUSED_FUNCTION = re.compile(RULES["functions"]["refused"])
 _ALTER: Mapping[str, Any] = RULES["alter_table"]
-WITH_COLUMNS = ("CreateStmt", "AlterTableStmt", "CreateSchemaStmt")
 _SIZES: Mapping[str, Any] = RULES["sizes"]
 _BY_NODE: dict[str, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
 for _place, _rule in enumerate(RULES["refuse"]):
