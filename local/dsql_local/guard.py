@@ -55,6 +55,11 @@ class Guard:
         """Look at the catalog now, so that what changed it so far is no news."""
         self._ledger.look()
 
+    @property
+    def catalog(self) -> int:
+        """The version of the catalog that it has seen."""
+        return self._ledger.seen
+
     async def before(self, unit: Unit) -> Message | None:
         """The error with which a unit of one statement is answered instead of being executed."""
         for text in unit.texts:
