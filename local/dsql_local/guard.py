@@ -118,11 +118,11 @@ class Guard:
         """Whether its answer must be read before the client gets it."""
         return any(verdict.kind is Class.DML or verdict.tag is not None for verdict in self._verdicts(unit))
 
-    def after(self, unit: Unit, rows: int, received: int) -> Message | None:
-        """The error with which a unit is answered although it was executed."""
+    def after(self, unit: Unit, rows: int, received: int, *, further: bool = False) -> Message | None:
+        """The error with which a unit is answered although it was executed; `further` if it reached beyond its command tag."""
         refused = None
         for verdict in self._verdicts(unit):
-            refused = self._ledger.after(verdict, rows, unit.sent + received)
+            refused = self._ledger.after(verdict, rows, unit.sent + received, further=further)
         return _as_error(refused)
 
     async def at_commit(self) -> Message | None:

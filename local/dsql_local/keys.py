@@ -8,16 +8,18 @@ of our own on one backend, and what sessions tell each other for it; what follow
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from .backend import Backend, CommandFailed
 from .shadow import OWN_LOCKS, USER_TABLE, Table, quoted, text_literal
-from .statements import assigned
+from .statements import assigned, identifiers
 
 __all__ = ["Keys", "Removals"]
 
 _LOOK = "_dsql_look"
 _REMOVES = re.compile(r"\b(?:DELETE|MERGE)\b", re.IGNORECASE)  # such a word in a string costs a look too many, no more
 _BRINGS = re.compile(r"\b(?:INSERT|COPY|MERGE)\b", re.IGNORECASE)
+_WRITES_IN_WITH = re.compile(r"\bWITH\b.*\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL)
 _ASSIGNS = re.compile(r"\bSET\b", re.IGNORECASE)
 
 
@@ -40,14 +42,23 @@ class Removals:
             self.count += removes
 
 
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What a version of the catalog says: columns of unique indexes, and tables to which a foreign key with an action refers."""
+
+    version: int
+    columns: frozenset[str]
+    acting: frozenset[str]
+
+
 class Keys:
-    """One session's. `version` is that of the catalog, by which the columns of unique indexes are kept."""
+    """One session's. `version` is that of the catalog."""
 
     def __init__(self, backend: Backend, removals: Removals, version: Callable[[], int]) -> None:
         self._backend = backend
         self._removals = removals
         self._version = version
-        self._columns: tuple[int, frozenset[str]] | None = None
+        self._constraints: Constraints | None = None
 
     @property
     def removals(self) -> int:
@@ -62,21 +73,32 @@ class Keys:
         """Whether one of them may bring a unique key: INSERT, COPY, or UPDATE of such a column."""
         return await self._any(statements, _BRINGS)
 
+    async def reach_further(self, statements: Sequence[str]) -> bool:
+        """Whether one of them may modify rows of which its command tag says nothing: in a WITH, or by a foreign key's action."""
+        if any(_WRITES_IN_WITH.search(statement) for statement in statements):
+            return True
+        removing = [statement for statement in statements if _REMOVES.search(statement) or _ASSIGNS.search(statement)]
+        acting = (await self._look_up()).acting if removing else frozenset[str]()
+        return bool(acting) and any(not acting.isdisjoint(identifiers(statement)) for statement in removing)
+
     async def _any(self, statements: Sequence[str], verbs: re.Pattern[str]) -> bool:
         if any(verbs.search(statement) for statement in statements):
             return True
         names = {name for statement in statements if _ASSIGNS.search(statement) for name in assigned(statement)}
-        return bool(names) and not names.isdisjoint(await self._unique_columns())
+        return bool(names) and not names.isdisjoint((await self._look_up()).columns)
 
-    async def _unique_columns(self) -> frozenset[str]:
-        if self._columns is None or self._columns[0] != self._version():
+    async def _look_up(self) -> "Constraints":
+        if self._constraints is None or self._constraints.version != self._version():
             rows = await self._backend.run(
-                "SELECT DISTINCT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid "
+                "SELECT 'column', a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid "
                 "AND (a.attnum = ANY (i.indkey) OR (0 = ANY (i.indkey) AND a.attnum > 0)) "
-                "WHERE i.indisunique AND i.indrelid >= 16384"  # PostgreSQL's own tables are below
+                "WHERE i.indisunique AND i.indrelid >= 16384 "  # PostgreSQL's own tables are below
+                "UNION SELECT 'acting', f.relname FROM pg_constraint k JOIN pg_class f ON f.oid = k.confrelid "
+                "WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))"
             )
-            self._columns = self._version(), frozenset(name for (name,) in rows if name is not None)
-        return self._columns[1]
+            columns, acting = ({name for kind, name in rows if kind == what and name} for what in ("column", "acting"))
+            self._constraints = Constraints(self._version(), frozenset(columns), frozenset(acting))
+        return self._constraints
 
     async def are_doubled(self) -> bool:
         """Whether a row that the transaction has written has the unique key of another one that it sees."""

@@ -61,15 +61,15 @@ class Ledger:
         """Whether a statement that reads the catalog finds it changed by another session: OC001, once."""
         return any(verdict.kind in _USES_CATALOG for verdict in verdicts) and self.look()
 
-    def after(self, verdict: Verdict, rows: int, sent: int) -> Refused | None:
-        """A statement has been executed that modified so many rows; why it must fail nevertheless."""
+    def after(self, verdict: Verdict, rows: int, sent: int, *, further: bool = False) -> Refused | None:
+        """A statement has modified so many rows, `further` ones than its command tag says; why it must fail nevertheless."""
         self._worked = self._worked or verdict.kind in _USES_CATALOG
         self._ddl = self._ddl or verdict.kind is Class.DDL
         if verdict.kind is Class.DML:
             self._dml = True
             self._rows += rows
             self._bytes += sent
-            self.grows = self.grows or verdict.grows
+            self.grows = self.grows or verdict.grows or further
         return answer("rows") if self._rows > self._limits.rows else None
 
     def at_commit(self, written: int | None = None) -> Refused | None:

@@ -1,9 +1,9 @@
-"""How many bytes a backend's open transaction has written, measured in its own rows: commands of our own, nothing decided."""
+"""How much a backend has written, bytes and rows, where nobody else has counted it: commands of our own, nothing decided."""
 
 from .backend import Backend, CommandFailed
 from .shadow import locked_tables
 
-__all__ = ["written_bytes"]
+__all__ = ["modified_rows", "written_bytes"]
 
 _SAVEPOINT = "_dsql_measure"
 
@@ -26,3 +26,12 @@ async def written_bytes(backend: Backend) -> int | None:
         await backend.run(f"ROLLBACK TO {_SAVEPOINT}")
         return None
     return total
+
+
+async def modified_rows(backend: Backend) -> int:
+    """How many rows it has modified, by PostgreSQL's own count: foreign keys' actions included, and what was rolled back.
+
+    It begins anywhere, so only the difference of two of one transaction says something.
+    """
+    ((count,),) = await backend.run("SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_xact_user_tables")
+    return int(count or 0)

@@ -16,6 +16,7 @@ from .flights import Flight, Unit
 from .guard import Guard
 from .intercept import Intercept
 from .keys import Keys
+from .measure import modified_rows
 from .messages import Message, error_fields, query, ready
 from .reply import Client, carry, in_own_words
 from .rivals import Rival, Rivals
@@ -167,26 +168,36 @@ class Session:
 
     async def _inside(self, unit: Unit, client: Client) -> bool:
         """Execute a unit in the open transaction; a limit that it crosses makes it fail."""
-        kept = Intercept(client, self._guard.tags(unit)) if self._guard.counts(unit) else None
-        succeeded = await self._transaction.execute(unit, client if kept is None else kept)
-        refused = self._guard.after(unit, *((0, 0) if kept is None else (kept.rows, kept.received))) if succeeded else None
+        if not self._guard.counts(unit):
+            succeeded = await self._transaction.execute(unit, client)
+            refused = self._guard.after(unit, 0, 0) if succeeded else None
+            return succeeded if refused is None else await self._refuse(refused, client)
+        further = await self._keys.reach_further(unit.statements)
+        kept = Intercept(client, self._guard.tags(unit))
+        succeeded = await self._transaction.execute(unit, kept, further=further)
+        rows = kept.rows if self._transaction.modified is None else self._transaction.modified
+        refused = self._guard.after(unit, rows, kept.received, further=further) if succeeded else None
         if refused is not None:
             return await self._refuse(refused, client)
-        if kept is not None:
-            kept.give()
+        kept.give()
         return succeeded
 
     async def _in_own_transaction(self, unit: Unit, client: Client) -> bool:
         """Execute a unit outside a transaction so that it can still fail when it has been executed."""
         answered: list[Intercept] = []
         failed, refused = False, None
-        for place, part in enumerate(unit.parts or (unit,)):
+        for part in unit.parts or (unit,):
             refused = await self._guard.before(part)
             if refused is not None:
                 break
+            further = await self._keys.reach_further(part.statements)
+            if further and self._backend.status == b"I":
+                await self._backend.run("BEGIN")
+            so_far = await modified_rows(self._backend) if further else 0
             kept = Intercept(client, self._guard.tags(part))
-            failed = not await self._pass_on(self._guard.translated(part), kept, begin=place == 0)
-            refused = None if failed else self._guard.after(part, kept.rows, kept.received)
+            failed = not await self._pass_on(self._guard.translated(part), kept, begin=self._backend.status == b"I")
+            rows = await modified_rows(self._backend) - so_far if further and not failed else kept.rows
+            refused = None if failed else self._guard.after(part, rows, kept.received, further=further)
             if refused is not None:
                 break
             answered.append(kept)

@@ -19,6 +19,7 @@ from .answers import conflict
 from .backend import Backend, CommandFailed, commands
 from .flights import Unit
 from .keys import Keys
+from .measure import modified_rows
 from .messages import error_fields
 from .reply import Client, NoClient, Reply, carry
 from .shadow import Table, dump, load, locked_tables, named_tables, touch_locked_rows
@@ -70,17 +71,19 @@ class Transaction:
         self._shares_keys = False
         self._met: list[Transaction] = []
         self._won = False
+        self.modified: int | None = None  # rows, by the last unit that reached further than its command tag says
         self.standing = Standing.OPEN
 
-    async def execute(self, unit: Unit, client: Client) -> bool:
-        """Execute one unit and give its reply to the client; whether it succeeded."""
+    async def execute(self, unit: Unit, client: Client, *, further: bool = False) -> bool:
+        """Execute one unit and give its reply to the client; whether it succeeded. With `further` its rows are counted."""
+        self.modified = None
         if self.standing is Standing.SUSPENDED:
             await self._resume()
         if self.standing is Standing.LOST:
             return await self._refuse(client)
         if self.standing is Standing.DOOMED:
             return await self._execute_on_shadow(unit, client)
-        reply = await self._attempt(unit, client)
+        reply = await self._attempt(unit, client, counting=further)
         if reply.error is None:
             if await self._doubles_keys(unit):
                 return await self._doom_at(unit, client, told=reply.passed_on)
@@ -137,7 +140,7 @@ class Transaction:
 
     # --- On the real tables ---
 
-    async def _attempt(self, unit: Unit, client: Client, *, again: bool = False) -> Reply:
+    async def _attempt(self, unit: Unit, client: Client, *, again: bool = False, counting: bool = False) -> Reply:
         """Execute a unit behind its savepoints, all in one go; its reply is held back."""
         writes = _writes(unit)
         before = [] if self._started else [f"SAVEPOINT {_START}"]
@@ -146,11 +149,14 @@ class Transaction:
         if writes:  # never released: whoever waits for a row of a released savepoint waits for the whole transaction
             before.append(f"SAVEPOINT {_LAST}")
         self._shares_keys = self._shares_keys or any(shares_keys(statement) for statement in unit.statements)
+        so_far = await modified_rows(self._backend) if counting else 0
         self._backend.send((commands(*before) if before else b"") + unit.data)
         if before:
             self._backend.check(await self._backend.finish())
         self._started = True
         reply = await carry(self._backend, unit, client, hold=True, copying=not again)
+        if counting and reply.error is None:
+            self.modified = await modified_rows(self._backend) - so_far
         if writes and reply.error is None and any(locks_for_update(statement) for statement in unit.statements):
             await self._count_as_written()
         return reply
@@ -189,6 +195,7 @@ class Transaction:
     async def _doom_at(self, unit: Unit, client: Client, *, told: bool = False) -> bool:
         """The unit met a rival that has committed: go on as if it had not. It cannot, once the client was told of it."""
         await self._backend.run(f"ROLLBACK TO {_LAST}")
+        self.modified = None
         dumped = None if told else await self._dump(await self._tables_of(unit) | await locked_tables(self._backend))
         await self._doom(dumped, "a rival committed first")
         return await self._refuse(client) if self.standing is Standing.LOST else await self._execute_on_shadow(unit, client)

@@ -37,7 +37,7 @@ def running(clock):
 
 @pytest.fixture
 def dsql(running):
-    running.execute("DROP TABLE IF EXISTS things, parts; CREATE TABLE things (id int PRIMARY KEY, note text)")
+    running.execute("DROP TABLE IF EXISTS children, things, parts; CREATE TABLE things (id int PRIMARY KEY, note text)")
     return running
 
 
@@ -91,6 +91,65 @@ def test_rows_of_one_flight_add_up(dsql, client):
     client.send(query(f"{MANY.format(1, 3)}; {MANY.format(4, 6)}; SELECT 1"))
     assert client.outcomes() == ["INSERT 0 3", "54000"]
     assert count(dsql) == 0
+
+
+CHILDREN = """
+    DROP TABLE IF EXISTS children;
+    CREATE TABLE children
+        (id int PRIMARY KEY, parent int DEFAULT 2 REFERENCES things ON DELETE {action} ON UPDATE CASCADE, note text);
+    DELETE FROM things;
+    INSERT INTO things VALUES (1), (2);
+    INSERT INTO children SELECT g, 1 FROM generate_series(1, 2) g;
+    INSERT INTO children SELECT g, 1 FROM generate_series(3, {children}) g
+"""
+
+
+@pytest.fixture
+def children(dsql):
+    """Makes things 1 and 2, and so many children of the first."""
+    yield lambda action, children: dsql.execute(CHILDREN.format(action=action, children=children))
+    dsql.execute("DROP TABLE children")
+
+
+@pytest.mark.parametrize("begin", [False, True], ids=["outside", "inside"])
+@pytest.mark.parametrize(
+    ("action", "statement"),
+    [
+        ("CASCADE", "DELETE FROM things WHERE id = 1"),
+        ("SET NULL", "DELETE FROM things WHERE id = 1"),
+        ("SET DEFAULT", "DELETE FROM things WHERE id = 1"),
+        ("CASCADE", "UPDATE things SET id = 3 WHERE id = 1"),
+        ("CASCADE", "WITH gone AS (DELETE FROM children RETURNING id) INSERT INTO things SELECT 9 FROM gone LIMIT 1"),
+        ("CASCADE", "WITH gone AS (DELETE FROM children RETURNING id) SELECT count(*) FROM gone LIMIT (SELECT 1)"),
+    ],
+)
+def test_rows_that_no_command_tag_tells_count(dsql, children, connect, sign, clock, begin, action, statement):
+    """What a foreign key's action or a WITH modifies counts like the rest, up to the limit itself."""
+    of_its_own = 0 if "count(*)" in statement else 1
+    for number in (5 - of_its_own, 6 - of_its_own):
+        children(action, number)
+        client = connect(token=sign(dsql.endpoint, at=clock.now))
+        if begin:
+            client.run("BEGIN")
+        if number > 5 - of_its_own:
+            assert client.error(statement) == ROWS
+        else:
+            client.run(statement)
+        client.run("ROLLBACK")
+
+
+@pytest.mark.parametrize("begin", [False, True], ids=["outside", "inside"])
+def test_bytes_that_a_foreign_keys_action_writes_count(dsql, children, connect, sign, clock, begin):
+    """Rows that it has changed are measured at COMMIT."""
+    children("SET NULL", 2)
+    for child in (1, 2):
+        dsql.execute(f"UPDATE children SET note = '{'x' * 600}' WHERE id = {child}")
+    client = connect(token=sign(dsql.endpoint, at=clock.now))
+    if begin:
+        client.run("BEGIN")
+        client.run("DELETE FROM things WHERE id = 1")
+    assert client.error("COMMIT" if begin else "DELETE FROM things WHERE id = 1") == SIZE
+    assert dsql.execute("SELECT count(*) FROM children WHERE parent = 1") == [["2"]]
 
 
 def test_rows_of_a_copy_count(dsql, client):
