@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from dsql_local.messages import SYNC, Message, bind, execute, parse
+from dsql_local.messages import FLUSH, SYNC, Message, bind, execute, parse
 
 OC000 = "40001 change conflicts with another transaction (OC000)"
 OC001 = "40001 schema has been updated by another transaction (OC001)"
@@ -490,6 +490,67 @@ def test_a_suspended_copy_is_done_again(dsql, pair):
     second.run("ROLLBACK")
     first.run("COMMIT")
     assert balances(dsql) == [101, 100, 100, 80]
+
+
+# --- Before a Sync ---
+
+
+def flush(client, sql):
+    """Execute a statement, wait for its answer, and keep its implicit transaction open."""
+    client.send(parse("", sql), bind("", ""), execute(""), FLUSH)
+    while (message := client.receive()).kind not in (b"C", b"E"):
+        pass
+    return message
+
+
+def sync(client):
+    client.send(SYNC)
+    return client.outcomes()
+
+
+@pytest.mark.parametrize("winner", [0, 1], ids=["the Sync", "the COMMIT"])
+def test_an_implicit_transaction_that_waits_for_its_sync(dsql, pair, winner):
+    """It steps aside like an explicit one, and the earliest to commit wins; its loss is told at the Sync."""
+    begin(pair[1])
+    flush(pair[0], ONE.format(1, 1))
+    add(pair[1], 10)
+    if winner == 0:
+        assert (sync(pair[0]), pair[0].status) == ([], b"I")
+        assert pair[1].error("COMMIT") == OC000
+    else:
+        pair[1].run("COMMIT")
+        assert (sync(pair[0]), pair[0].status) == (["40001"], b"I")
+    assert balances(dsql)[0] == 100 + (1, 10)[winner]
+
+
+def test_a_begin_before_the_sync_makes_it_an_explicit_one(dsql, pair):
+    """What was executed before belongs to it, as in PostgreSQL."""
+    flush(pair[0], ONE.format(1, 1))
+    assert pair[0].flight("BEGIN") == ["BEGIN"]
+    assert pair[0].status == b"T"
+    pair[0].run("ROLLBACK")
+    flush(pair[0], ONE.format(2, 1))
+    assert pair[0].flight("COMMIT") == ["COMMIT"]
+    assert balances(dsql)[0] == 102
+
+
+def test_an_implicit_transaction_that_fails_before_its_sync(dsql, pair):
+    """Nothing of it stays, the Sync has no more to say, and the session goes on."""
+    flush(pair[0], ONE.format(1, 1))
+    assert flush(pair[0], "SELECT 1 / 0").kind == b"E"
+    assert (sync(pair[0]), pair[0].status, balances(dsql)[0]) == ([], b"I", 100)
+    assert flush(pair[0], ONE.format(1, 1)).kind == b"C"
+    assert (sync(pair[0]), balances(dsql)[0]) == ([], 101)
+
+
+def test_a_change_of_the_catalog_before_a_sync(pair):
+    """It is news to everybody else, once it is committed."""
+    flush(pair[0], "CREATE TABLE parts (id int)")
+    assert pair[1].run("SELECT 1") == [["1"]]
+    sync(pair[0])
+    assert pair[1].error("SELECT 1") == OC001
+    flush(pair[0], "DROP TABLE parts")
+    sync(pair[0])
 
 
 # --- Many at once ---

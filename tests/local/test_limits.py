@@ -4,7 +4,7 @@ import pytest
 
 from dsql_local import Limits, LocalDsql
 from dsql_local.admission import Admission
-from dsql_local.messages import SYNC, Message, bind, execute, parse, query
+from dsql_local.messages import FLUSH, SYNC, Message, bind, execute, parse, query
 
 ROWS = "54000 transaction row limit exceeded"
 SIZE = "54000 transaction size limit 10mb exceeded"
@@ -150,6 +150,18 @@ def test_bytes_that_a_foreign_keys_action_writes_count(dsql, children, connect, 
         client.run("DELETE FROM things WHERE id = 1")
     assert client.error("COMMIT" if begin else "DELETE FROM things WHERE id = 1") == SIZE
     assert dsql.execute("SELECT count(*) FROM children WHERE parent = 1") == [["2"]]
+
+
+def test_rows_before_a_sync_count(dsql, client):
+    """An implicit transaction of which a Flush has asked for answers is counted like any other."""
+    client.send(parse("", MANY.format(1, 3)), bind("", ""), execute(""), FLUSH)
+    assert [client.receive().kind for _ in range(3)] == [b"1", b"2", b"C"]
+    client.send(parse("", MANY.format(4, 6)), bind("", ""), execute(""), SYNC)
+    assert client.outcomes() == ["54000"]
+    client.send(parse("", f"INSERT INTO things VALUES (1, '{'x' * 1100}')"), bind("", ""), execute(""), FLUSH)
+    assert [client.receive().kind for _ in range(3)] == [b"1", b"2", b"C"]
+    client.send(SYNC)
+    assert (client.outcomes(), count(dsql)) == (["54000"], 0)
 
 
 def test_rows_of_a_copy_count(dsql, client):
