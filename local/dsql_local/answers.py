@@ -14,10 +14,12 @@ __all__ = [
     "IN_FAILED_TRANSACTION",
     "NO_SNI",
     "PLAINTEXT",
+    "REASONS",
     "REFUSALS",
     "UNAVAILABLE",
     "ConflictCode",
     "Refusal",
+    "RefusalCode",
     "RefusalReason",
     "access_denied",
     "conflict",
@@ -29,6 +31,7 @@ __all__ = [
 
 ConflictCode = Literal["OC000", "OC001", "40001"]
 RefusalReason = Literal["rate", "connections", "waking", "access"]
+RefusalCode = Literal["53400", "53300", "08006"]
 
 CONFLICTS: Mapping[str, str] = {
     "OC000": "change conflicts with another transaction (OC000)",
@@ -55,6 +58,16 @@ REFUSALS: Mapping[str, Refusal] = {
     "rate": Refusal("53400", "Unable to accept connection, rate exceeded."),
     "connections": Refusal("53300", "Unable to accept connection, too many open connections."),
     "waking": Refusal("08006", "unable to accept connection, waking up cluster, please retry later"),
+}
+# What `refuse_connections` takes: a name, or the SQLSTATE that belongs to one of them.
+REASONS: Mapping[str, RefusalReason] = {
+    "rate": "rate",
+    "connections": "connections",
+    "waking": "waking",
+    "access": "access",
+    "53400": "rate",
+    "53300": "connections",
+    "08006": "access",
 }
 ACCESS_DENIED = "unable to accept connection, access denied"
 NO_SNI = Refusal("08006", "unable to accept connection, sni was not received")

@@ -6,11 +6,11 @@ those of the whole server. What each is called, and what a client sees of it, st
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from .answers import CONFLICTS, REFUSALS, ConflictCode, RefusalReason
+from .answers import CONFLICTS, REASONS, ConflictCode, RefusalCode, RefusalReason
 
 __all__ = ["Conflict", "Cut", "CutPoint", "Delay", "Faults", "How", "Outline", "Place", "Refuse", "Unavailable"]
 
@@ -137,9 +137,10 @@ class Faults:
         """The next n COMMITs or statements are answered XX000."""
         self.add(Unavailable(at, applied), n)
 
-    def refuse_connections(self, n: int = 1, reason: RefusalReason = "rate") -> None:
+    def refuse_connections(self, n: int = 1, reason: RefusalReason | RefusalCode = "rate") -> None:
         """The next n connections are refused."""
-        self.add(Refuse(reason), n)
+        _one_of("reason", reason, REASONS)
+        self.add(Refuse(REASONS[reason]), n)
 
     def conflict_rate(self, p: float, seed: int = 0, code: ConflictCode = "OC000") -> None:
         """Each COMMIT meets a conflict with the probability p, drawn from this seed; 0 ends it."""
@@ -213,18 +214,18 @@ class Faults:
 
 def _check(fault: Fault) -> None:
     """Refuse a word that no fault knows: a fault that never strikes would make a test pass for nothing."""
-    known: list[tuple[str, str, tuple[str, ...]]] = []
     if isinstance(fault, Cut):
-        known = [("at", fault.at, get_args(CutPoint)), ("how", fault.how, get_args(How))]
+        _one_of("at", fault.at, get_args(CutPoint))
+        _one_of("how", fault.how, get_args(How))
     elif isinstance(fault, Conflict):
-        known = [("code", fault.code, tuple(CONFLICTS)), ("at", fault.at, ("commit", "statement"))]
+        _one_of("code", fault.code, CONFLICTS)
+        _one_of("at", fault.at, get_args(Place))
     elif isinstance(fault, Unavailable):
-        known = [("at", fault.at, ("commit", "statement"))]
-    elif isinstance(fault, Delay):
-        if fault.ms < 0:
-            raise ValueError(f"ms must not be negative, but is {fault.ms}")
-    else:
-        known = [("reason", fault.reason, (*REFUSALS, "access"))]
-    for name, value, values in known:
-        if value not in values:
-            raise ValueError(f"{name} must be one of {', '.join(values)}, not {value!r}")
+        _one_of("at", fault.at, get_args(Place))
+    elif isinstance(fault, Delay) and fault.ms < 0:
+        raise ValueError(f"ms must not be negative, but is {fault.ms}")
+
+
+def _one_of(name: str, value: str, values: Collection[str]) -> None:
+    if value not in values:
+        raise ValueError(f"{name} must be one of {', '.join(values)}, not {value!r}")

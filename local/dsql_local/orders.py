@@ -184,6 +184,12 @@ FAULTS: tuple[Fault, ...] = (
         "",
     ),
     Fault(
+        'refuse_connections(3, "53400")',
+        "refuse 53400 n=3",
+        "the same by SQLSTATE: `53400` is rate, `53300` connections, `08006` access",
+        "",
+    ),
+    Fault(
         "expire_tokens()",
         "expire-tokens",
         "FATAL 08006, the hint `Signature expired: …`, for every token signed so far",
@@ -196,7 +202,7 @@ FAULTS: tuple[Fault, ...] = (
         "restart(down=0.5)",
         "restart 0.5",
         "every link is reset, and for so many seconds no connection is accepted",
-        "all rolled back; what was committed stays",
+        "all rolled back; what was committed stays, and a COMMIT under way is applied or not",
     ),
 )
 

@@ -1,9 +1,13 @@
-"""`LocalDsql`: PostgreSQL, the front and the faults, put together and run in a thread of their own."""
+"""`LocalDsql`: what a program calls, from any thread. PostgreSQL runs beside it, the cluster in a thread of its own.
+
+It knows who the cluster is and what begins and ends with it, and hands on what it is asked: work to the `Cluster` in its event
+loop, faults to those that wait.
+"""
 
 import asyncio
+import contextlib
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -11,40 +15,23 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from .answers import ConflictCode, RefusalReason
+from .admin import Row, SqlError
+from .answers import ConflictCode, RefusalCode, RefusalReason
 from .authority import Authority
-from .backend import Backend
+from .cluster import Cluster, listener
 from .faults import CutPoint, Faults, How, Place
-from .flights import Flights
-from .front import Front
-from .guard import Guard
 from .identity import Identity
-from .jobs import JOB_DELAY, Jobs
-from .ledger import Catalog
+from .jobs import JOB_DELAY
 from .limits import Limits
 from .log import Event, Log
-from .messages import Message, Splitter, data_row, error_fields, query
 from .orders import BadOrder, Order, read_order
 from .postgres import Postgres
-from .rivals import Rivals
-from .session import Note, Session
-from .snapshots import Snapshots, control
-from .statements import split
 
 __all__ = ["LocalDsql", "SqlError"]
 
 T = TypeVar("T")
 DEFAULT_CLUSTER = "localdsql" + "0" * 16 + "1"
 DEFAULT_CREDENTIALS: Mapping[str, str] = {"defaultkey": "defaultsecret"}
-Row = list[str | None]
-
-
-class SqlError(Exception):
-    """A statement given to `LocalDsql.execute` failed. The text is PostgreSQL's message, `sqlstate` its code."""
-
-    def __init__(self, sqlstate: str, message: str) -> None:
-        super().__init__(f"{sqlstate}: {message}")
-        self.sqlstate = sqlstate
 
 
 class LocalDsql:
@@ -77,11 +64,10 @@ class LocalDsql:
         self._port = port
         self._limits = limits or Limits()
         self._job_delay = job_delay
-        self._catalog = Catalog()
         self._faults = Faults()
         self._log = Log(log_events)
         self._postgres = Postgres()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._cluster: Cluster | None = None
 
     # --- Where it is ---
 
@@ -103,7 +89,7 @@ class LocalDsql:
     @property
     def ca_pem(self) -> str:
         """The CA certificate that clients trust, as PEM."""
-        return self._authority.pem
+        return self._ca_pem
 
     @property
     def environment(self) -> dict[str, str]:
@@ -149,118 +135,60 @@ class LocalDsql:
     # --- Life ---
 
     def __enter__(self) -> Self:
-        self._authority = Authority(self.endpoint)
-        self._listen()
-        try:
+        authority = Authority(self.endpoint)
+        self._ca_pem = authority.pem
+        with contextlib.ExitStack() as ends:  # what begins here ends in the reverse order
+            listening = ends.enter_context(listener(self.host, self._port))
+            self._port = listening.getsockname()[1]
+            ends.callback(self._postgres.stop)
             self._postgres.start()
             self.ca_file.write_text(self.ca_pem)
             self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(target=self._loop.run_forever, name="local-dsql", daemon=True)
-            self._thread.start()
-            self._call(self._open())
-        except BaseException:
-            self._stop()
-            raise
+            thread = threading.Thread(target=self._loop.run_forever, name="local-dsql", daemon=True)
+            thread.start()
+            ends.callback(self._end_loop, thread)
+            self._cluster = Cluster(
+                server=self._postgres.socket,
+                identity=self._identity,
+                authority=authority,
+                limits=self._limits,
+                faults=self._faults,
+                log=self._log,
+                orders=self._carry_out,
+                job_delay=self._job_delay,
+            )
+            self._call(self._cluster.open(listening))
+            ends.callback(lambda: self._call(self._running.close()))
+            self._ends = ends.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._stop()
+        self._ends.close()
 
-    def _stop(self) -> None:
-        try:
-            if self._loop is not None:
-                self._call(self._close())
-                self._loop.call_soon_threadsafe(self._loop.stop)
-                self._thread.join()
-                self._loop.close()
-                self._loop = None
-        finally:
-            self._listener.close()
-            self._postgres.stop()
+    def _end_loop(self, thread: threading.Thread) -> None:
+        self._cluster = None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        thread.join()
+        self._loop.close()
 
-    async def _open(self) -> None:
-        self._admin: Session | None = None
-        self._snapshots: Snapshots | None = None
-        self._admin_turn = asyncio.Lock()
-        self._rivals = await Rivals.connect(self._postgres.socket)
-        self._jobs = Jobs(self._postgres.socket, self._rivals, self._job_delay)
-        self._front = Front(
-            identity=self._identity,
-            authority=self._authority,
-            faults=self._faults,
-            log=self._log,
-            server=self._postgres.socket,
-            sessions=self._new_session,
-            limits=self._limits,
-            orders=self._carry_out,
-        )
-        self._serving = asyncio.create_task(self._front.serve(self._listener))
-
-    async def _close(self) -> None:
-        await self._stop_serving()
-        await self._front.close_connections("fin")
-        if self._admin is not None:
-            await self._admin.close()
-        await self._jobs.close()
-        if self._snapshots is not None:
-            await self._snapshots.close()
-        await self._rivals.close()
-
-    async def _stop_serving(self) -> None:
-        self._serving.cancel()
-        await asyncio.gather(self._serving, return_exceptions=True)
-
-    async def _serve_again(self, down: float) -> None:
-        if down:
-            await asyncio.sleep(down)
-        self._listen()
-        await self._front.serve(self._listener)
-
-    def _listen(self) -> None:
-        self._listener = socket.create_server((self.host, self._port), backlog=512)
-        self._listener.setblocking(False)  # noqa: FBT003 - its only parameter
-        self._port = self._listener.getsockname()[1]
-
-    def _new_session(self, backend: Backend, note: Note, faults: Faults) -> Session:
-        guard = Guard(backend, self._limits, self._catalog, self._identity.clock, self._jobs)
-        return Session(backend, guard=guard, faults=faults, rivals=self._rivals, note=note)
+    @property
+    def _running(self) -> Cluster:
+        if self._cluster is None:
+            raise RuntimeError("The local DSQL does not run: use it inside `with LocalDsql() as dsql:`.")
+        return self._cluster
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            work.close()
-            raise RuntimeError("The local DSQL does not run: use it inside `with LocalDsql() as dsql:`.")
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     # --- What the database holds, kept and brought back ---
 
     def snapshot(self) -> str:
         """Keep what the database holds now, for `restore`. Cuts every connection."""
-        return self._call(self._snapshot())
-
-    async def _snapshot(self) -> str:
-        await self._leave_database()
-        if self._snapshots is None:
-            self._snapshots = Snapshots(await control(self._postgres.socket))
-            await self._rivals.ask_through(await control(self._postgres.socket))
-        return await self._snapshots.take()
+        return self._call(self._running.snapshot())
 
     def restore(self, snapshot: str) -> None:
         """Let the database hold what it held at that `snapshot()`, in some milliseconds. Cuts every connection."""
-        self._call(self._restore(snapshot))
-
-    async def _restore(self, snapshot: str) -> None:
-        if self._snapshots is None:
-            raise KeyError(snapshot)
-        await self._leave_database()
-        await self._snapshots.restore(snapshot)
-
-    async def _leave_database(self) -> None:
-        await self._front.close_connections("fin")
-        async with self._admin_turn:
-            if self._admin is not None:
-                await self._admin.close()
-                self._admin = None
-        await self._jobs.settle()
+        self._call(self._running.restore(snapshot))
 
     # --- SQL past the front ---
 
@@ -270,23 +198,7 @@ class LocalDsql:
         Each statement is a transaction of its own unless the script says BEGIN. Gives the rows of the last one, every value
         as text or None. Raises `SqlError`.
         """
-        return self._call(self._execute(sql))
-
-    async def _execute(self, sql: str) -> list[Row]:
-        async with self._admin_turn:
-            if self._admin is None:
-                backend = await Backend.connect(self._postgres.socket, {"user": "admin", "database": "postgres"})
-                self._admin_guard = Guard(backend, self._limits, self._catalog, self._identity.clock, self._jobs)
-                self._admin = Session(backend, guard=self._admin_guard, faults=Faults(), rivals=self._rivals, note=_ignore)
-            rows: list[Row] = []
-            try:
-                for statement in split(sql):
-                    self._admin_guard.look()  # only clients meet OC001
-                    rows = await _collect(self._admin, statement)
-            finally:
-                if self._admin.inside:
-                    await _collect(self._admin, "ROLLBACK")
-            return rows
+        return self._call(self._running.execute(sql))
 
     # --- Faults on demand ---
 
@@ -319,19 +231,11 @@ class LocalDsql:
         self._faults.delay(ms, n)
 
     def restart(self, down: float = 0.0) -> None:
-        """Reset every link and accept none for `down` seconds. What was committed stays. Returns when it is down."""
-        self._call(self._restart(down))
+        """Reset every link and accept none for `down` seconds; returns when it is down. What was open is rolled back.
 
-    async def _restart(self, down: float) -> None:
-        self._log.add(Event(kind="fault", connection=0, reason=f"restart, {down:g} s"))
-        await self._stop_serving()
-        self._listener.close()
-        if not down:
-            self._listen()
-            self._serving = asyncio.create_task(self._front.serve(self._listener))
-        else:
-            self._serving = asyncio.create_task(self._serve_again(down))
-        await self._front.close_connections("rst")
+        What was answered as committed stays; of a COMMIT under way the client learns nothing: all of it is applied, or nothing.
+        """
+        self._call(self._running.restart(down))
 
     def order(self, words: str) -> None:
         """Ask for a fault in the words of a comment or of the command line: `order("cut before-commit how=fin")`."""
@@ -351,8 +255,11 @@ class LocalDsql:
         """Answer XX000 `server unavailable` to the next `n` COMMITs (executed if `applied`) or statements (not executed)."""
         self._faults.unavailable(n, at=at, applied=applied)
 
-    def refuse_connections(self, n: int = 1, reason: RefusalReason = "rate") -> None:
-        """Refuse the next `n` connections: too many a second, too many, a cluster that wakes up, or IAM says no."""
+    def refuse_connections(self, n: int = 1, reason: RefusalReason | RefusalCode = "rate") -> None:
+        """Refuse the next `n` connections: too many a second, too many at once, a cluster that wakes up, or IAM says no.
+
+        By name ("rate", "connections", "waking", "access") or by SQLSTATE: "53400", "53300", and "08006" for access.
+        """
         self._faults.refuse_connections(n, reason)
 
     def expire_tokens(self) -> None:
@@ -364,7 +271,7 @@ class LocalDsql:
 
     def close_connections(self, how: How = "fin") -> None:
         """Cut every client connection now, as DSQL does after 60 minutes; returns when all is rolled back."""
-        self._call(self._front.close_connections(how))
+        self._call(self._running.close_connections(how))
 
     @property
     def faults_waiting(self) -> list[str]:
@@ -383,8 +290,8 @@ class LocalDsql:
             "host": self.host,
             "port": self.port,
             "pid": os.getpid(),
-            "connections": self._front.connections,
-            "accepted": self._front.accepted,
+            "connections": self._running.front.connections,
+            "accepted": self._running.front.accepted,
             "faults_waiting": self.faults_waiting,
             "postgres": self._postgres.version,
         }
@@ -397,43 +304,3 @@ class LocalDsql:
     def clear_log(self) -> None:
         """Forget what happened so far."""
         self._log.clear()
-
-
-def _ignore(*_: object, **__: object) -> None:
-    """Take no note."""
-
-
-async def _collect(session: Session, statement: str) -> list[Row]:
-    flight = Flights().feed(query(statement))
-    assert flight is not None  # noqa: S101 - a Query is a flight
-    collector = Collector()
-    await session.run(flight, collector)
-    return collector.rows()
-
-
-class Collector:
-    """A client that keeps the answers."""
-
-    def __init__(self) -> None:
-        self._splitter = Splitter()
-        self._messages: list[Message] = []
-
-    def write(self, data: bytes) -> None:
-        """Keep an answer."""
-        self._messages.extend(self._splitter.feed(data))
-
-    async def drain(self) -> None:
-        """It is never slow."""
-
-    async def receive(self) -> Message:
-        """It has no data for COPY FROM STDIN."""
-        return Message(b"f", b"execute() has no data for COPY FROM STDIN\0")
-
-    def rows(self) -> list[Row]:
-        """The rows as text. Raises `SqlError` if the statement failed."""
-        for message in self._messages:
-            if message.kind == b"E":
-                fields = error_fields(message)
-                raise SqlError(fields.get("C", ""), fields.get("M", ""))
-        rows = (data_row(message) for message in self._messages if message.kind == b"D")
-        return [[None if value is None else value.decode() for value in row] for row in rows]

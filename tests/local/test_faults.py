@@ -4,10 +4,13 @@ import ast
 import inspect
 import re
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
+import psycopg
 import pytest
 
 from dsql_local import LocalDsql
@@ -263,19 +266,59 @@ def test_a_rate_of_conflicts_is_seeded(dsql, connect):
     assert client.flight("COMMIT") == ["COMMIT"]
 
 
+def noted(dsql, kind):
+    """Wait until the log has an event of this kind."""
+    deadline = time.monotonic() + 20
+    while not kinds(dsql, kind):
+        assert time.monotonic() < deadline
+
+
 def test_a_delayed_flight_comes_later(dsql, connect):
-    """It is noted, and it does take that long; every other one if no number was given."""
+    """What others send after it overtakes it, their whole round trips; then it is executed and answered as without the delay."""
+    late, other = connect(), connect()
+    dsql.delay(300, n=1)
+    late.send(query("UPDATE accounts SET balance = balance + 1 WHERE id = 1 RETURNING balance"))
+    noted(dsql, "delayed")
+    assert other.run("UPDATE accounts SET balance = balance * 2 WHERE id = 1 RETURNING balance") == [["200"]]
+    assert late.rows(late.replies()) == [["201"]]
+    assert [event.reason for event in kinds(dsql, "delayed")] == ["300 ms"]
+
+
+def test_every_flight_is_delayed_if_no_number_was_given(dsql, connect):
+    """Each is noted."""
     client = connect()
-    dsql.delay(30, n=1)
-    began = time.monotonic()
-    client.run("SELECT 1")
-    assert time.monotonic() - began >= 0.03
-    client.run("SELECT 1")
-    assert [event.reason for event in kinds(dsql, "delayed")] == ["30 ms"]
     dsql.delay(0.001)
-    client.run("SELECT 1")
-    client.run("SELECT 1")
+    for _ in range(3):
+        client.run("SELECT 1")
     assert len(kinds(dsql, "delayed")) == 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "sqlstate"),
+    [
+        *(("rate", "53400"), ("connections", "53300"), ("waking", "08006"), ("access", "08006")),
+        *(("53400", "53400"), ("53300", "53300"), ("08006", "08006")),
+    ],
+)
+def test_connections_are_refused_by_name_or_by_sqlstate(dsql, connect, reason, sqlstate):
+    """So many, each with that SQLSTATE; by SQLSTATE 08006 it is IAM that refuses."""
+    dsql.refuse_connections(1, reason)
+    dsql.order(f"refuse {reason}")
+    for _ in range(2):
+        with pytest.raises(Exception, match=f"^{sqlstate} (?i:unable to accept connection)") as refused:
+            connect()
+        assert ("access denied" in str(refused.value)) is (reason in ("access", "08006"))
+    assert connect().run("SELECT 1") == [["1"]]
+
+
+@pytest.mark.parametrize("reason", ["nobody", "40001", 53400])
+def test_an_unknown_refusal_names_those_there_are(dsql, reason):
+    """An SQLSTATE that no connection is refused with, or a number."""
+    with pytest.raises(ValueError, match="reason must be one of rate, connections, waking, access, 53400, 53300, 08006, not "):
+        dsql.refuse_connections(1, reason)
+
+
+# --- Restarts ---
 
 
 def test_a_restart_cuts_every_link_and_keeps_what_was_committed(dsql, connect):
@@ -288,6 +331,74 @@ def test_a_restart_cuts_every_link_and_keeps_what_was_committed(dsql, connect):
     assert str(lost(client.receive)) == "rst"
     assert dsql.port == port
     assert connect().run("SELECT balance FROM accounts WHERE id = 1") == [["7"]]
+
+
+def test_a_commit_that_has_come_and_was_not_executed_is_lost_in_a_restart(dsql, connect):
+    """Its client learns nothing; afterwards the transaction is not there, and holds nothing that others wait for."""
+    client = connect()
+    client.run("BEGIN")
+    client.run("UPDATE accounts SET balance = 8 WHERE id = 1")
+    dsql.delay(60_000, n=1)
+    client.send(query("COMMIT"))
+    noted(dsql, "delayed")
+    dsql.restart()
+    assert str(lost(client.receive)) == "rst"
+    assert connect().run("UPDATE accounts SET balance = balance + 1 WHERE id = 1 RETURNING balance") == [["101"]]
+
+
+def test_a_comment_can_restart_it(dsql, connect):
+    """The connection that asks for it is cut with the others."""
+    clients = [connect(), connect()]
+    clients[0].send(query("SELECT 1 /* dsql: restart */"))
+    assert [str(lost(client.receive)) for client in clients] == ["rst", "rst"]
+    assert connect().run("SELECT 1") == [["1"]]
+
+
+def test_restarts_under_load_lose_nothing_that_was_answered(dsql):
+    """Sessions that commit in a loop, cut again and again: what was answered is there, each transaction whole or not at all."""
+    dsql.execute("CREATE TABLE entries (session int, number int, side int, PRIMARY KEY (session, number, side))")
+    answered, cut = list[tuple[str, str]](), list[str]()
+    more, stop = threading.Condition(), threading.Event()
+
+    def commit_until_cut(session):
+        with psycopg.connect(**dsql.libpq()) as connection:
+            while not stop.is_set():
+                number = str(len(answered) + len(cut))
+                for side in (1, 2):
+                    connection.execute("INSERT INTO entries VALUES (%s, %s, %s)", (session, number, side))
+                connection.commit()
+                with more:
+                    answered.append((session, number))
+                    more.notify()
+
+    def work(session):
+        while not stop.is_set():
+            try:
+                commit_until_cut(session)
+            except psycopg.OperationalError as ended:
+                if ended.sqlstate is not None:  # not cut, but an answer
+                    raise
+                cut.append(session)
+
+    with ThreadPoolExecutor(4) as pool:
+        working = [pool.submit(work, str(session)) for session in range(4)]
+        try:
+            for _ in range(20):
+                with more:
+                    goal = len(answered) + 8
+                    while len(answered) < goal:
+                        assert more.wait(60)
+                dsql.restart()
+        finally:
+            stop.set()
+        assert [each.result() for each in working] == [None] * 4
+    rows = dsql.execute("SELECT session, number, count(*) FROM entries GROUP BY session, number")
+    assert {count for _, _, count in rows} == {"2"}
+    stored = {(session, number) for session, number, _ in rows}
+    assert set(answered) <= stored
+    assert len(stored) - len(answered) <= len(cut)
+    assert len(cut) >= 20
+    dsql.execute("DROP TABLE entries")
 
 
 def test_while_it_is_down_nobody_comes_in(dsql, connect):
