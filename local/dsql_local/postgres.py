@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 from .messages import Splitter, error_fields, startup
-from .template import SUPERUSER, PostgresError, Template
+from .template import SUPERUSER, Account, PostgresError, Template
 
 __all__ = ["Postgres", "PostgresError"]
 
 START_SECONDS = 30.0
-_SOCKET_LIMIT = 90  # a unix socket's path must be shorter than some 100 bytes
+_SOCKET_LIMIT = 69  # of its folder's path: a unix socket's own must be shorter than some 100 bytes
 
 
 class Postgres:
@@ -43,9 +43,10 @@ class Postgres:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self.folder = _temporary_folder()
+        template = self._template or Template.ready()
+        self.folder = _temporary_folder(template.account)
         try:
-            self._begin(self._template or Template.ready())
+            self._begin(template)
             self._wait_until_ready()
         except BaseException:
             self.stop()
@@ -120,9 +121,12 @@ class Postgres:
             return ""
 
 
-def _temporary_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="dsql-local-"))
-    if len(str(folder)) > _SOCKET_LIMIT:
-        folder.rmdir()
-        folder = Path(tempfile.mkdtemp(prefix="dsql-local-", dir="/tmp"))
-    return folder
+def _temporary_folder(account: Account) -> Path:
+    """A new folder for one server, closed to others. Raises `PostgresError` if its user can reach none."""
+    for place in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108 - the folder made in it is ours alone
+        if len(str(place)) <= _SOCKET_LIMIT and account.enters(place):
+            return Path(tempfile.mkdtemp(prefix="dsql-local-", dir=place))
+    raise PostgresError(
+        f"PostgreSQL does not run as root, and the user who runs it cannot enter {tempfile.gettempdir()}, nor /tmp: "
+        "let TMPDIR name a folder that others can enter (chmod o+x it and what is above it)."
+    )

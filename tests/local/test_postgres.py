@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from dsql_local import LocalDsql, PostgresError
+from dsql_local import LocalDsql, PostgresError, template
 from dsql_local.postgres import Postgres
+from dsql_local.programs import remove_strays
 from dsql_local.template import Account, Template
 
 GONE_SECONDS = 20.0
@@ -124,6 +125,59 @@ def test_it_does_not_run_as_root():
         assert postgres.folder.stat().st_mode & 0o777 == 0o700
     finally:
         postgres.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root must become somebody else")
+def test_a_temporary_folder_that_is_roots_alone_is_not_used(tmp_path, monkeypatch):
+    """The unprivileged user could not enter it: the server's own folder is made in /tmp then."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setattr(tempfile, "tempdir", str(closed))
+    with LocalDsql() as dsql:
+        assert dsql.execute("SELECT 1") == [["1"]]
+        assert dsql.ca_file.parent.parent == Path("/tmp")
+    assert list(closed.iterdir()) == []
+
+
+def test_who_can_reach_a_folder_is_known(shared_folder):
+    """Every folder on the way must let him pass: by owner, by group, or as anybody."""
+    inner = shared_folder / "closed" / "inner"
+    inner.mkdir(parents=True)
+    inner.parent.chmod(0o700)
+    mine = os.geteuid()
+    assert Account().enters(inner)
+    assert Account(mine, os.getegid()).enters(inner)
+    assert not Account(mine + 4242, 4242).enters(inner)
+    inner.parent.chmod(0o710)
+    assert not Account(mine + 4242, 4242).enters(inner)
+    assert Account(mine + 4242, inner.parent.stat().st_gid).enters(inner)
+    inner.parent.chmod(0o711)
+    assert Account(mine + 4242, 4242).enters(inner)
+
+
+def test_a_copy_that_goes_on_when_its_caller_was_killed_leaves_nothing(shared_folder):
+    """The reaper removes the folder until nothing writes to it any more."""
+    for turn in range(5):
+        folder = shared_folder / f"server-{turn}"
+        folder.mkdir()
+        source = Template.ready().cluster / "data"
+        with subprocess.Popen(["cp", "-R", str(source), str(folder / "data")], stderr=subprocess.DEVNULL) as copying:
+            while copying.poll() is None and not (folder / "data" / "base").exists():
+                pass
+            script = str(Path(template.__file__).with_name("reaper.py"))
+            reaper = [sys.executable, "-I", "-S", script, str(folder), "-", "-", "true"]
+            subprocess.run(reaper, stdin=subprocess.DEVNULL, check=True)
+        assert not folder.exists()
+
+
+def test_what_was_left_half_made_is_removed(shared_folder):
+    """Once it is old; what somebody else may be making at this moment stays."""
+    for name in ("initialising-old", "unpacking-old", "initialising-new"):
+        (shared_folder / name / "cluster").mkdir(parents=True)
+    for name in ("initialising-old", "unpacking-old"):
+        os.utime(shared_folder / name, (0, 0))
+    remove_strays(shared_folder)
+    assert [each.name for each in shared_folder.iterdir()] == ["initialising-new"]
 
 
 def test_what_does_not_start_says_why(tmp_path):
