@@ -2,7 +2,8 @@
 
 DSQL has one database, `postgres`, so clients see that name always: a snapshot is a copy under another name, and to restore it is
 to give a copy of it the name `postgres`. The next copy is made in advance. Roles belong to the whole cluster: those made later
-are dropped, a change of one that was there stays. It knows PostgreSQL's control connection only; that no client is connected is its caller's business.
+are dropped, a change of one that was there stays. It knows PostgreSQL's control connection only; that no client is connected is
+its caller's business.
 """
 
 import asyncio
