@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # `benchmarks` is a folder of the repository, not installed
 
 from benchmarks import charts, contention, report, storm  # noqa: E402
+from benchmarks.optimistic import Scenario, simulate  # noqa: E402
 
 from dsql_lambda import OCCRetryConfig  # noqa: E402
 from dsql_lambda.connection import max_age  # noqa: E402
@@ -21,37 +23,49 @@ PAGE = DOCS / "benchmarks.md"
 
 def test_the_contention_simulation_is_deterministic_by_seed():
     """Equal seeds, equal numbers; other seeds, others."""
-    scenario = contention.Scenario(workers=8, rows=1, round_trip_ms=2)
-    first, again, other = (contention.simulate(scenario, OCCRetryConfig.for_lambda(), seed=seed, seconds=5) for seed in (1, 1, 2))
+    scenario = Scenario(workers=8, rows=1, round_trip_ms=2)
+    first, again, other = (simulate(scenario, OCCRetryConfig.for_lambda(), seed=seed, seconds=5) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_a_lone_worker_never_conflicts():
     """One attempt a commit, whatever the policy."""
-    scenario = contention.Scenario(workers=1, rows=1, round_trip_ms=0)
+    scenario = Scenario(workers=1, rows=1, round_trip_ms=0)
     for retry in contention.POLICIES.values():
-        result = contention.simulate(scenario, retry, seconds=2)
+        result = simulate(scenario, retry, seconds=2)
         assert (result.failed, result.attempts_per_commit) == (0, 1.0)
 
 
 def test_the_connectors_defaults_fail_handlers_on_one_row():
     """What the policy for Lambda is for: more than two of three at 16 workers, as was recorded elsewhere."""
-    scenario = contention.Scenario(workers=16, rows=1, round_trip_ms=2)
-    assert contention.simulate(scenario, contention.POLICIES[contention.CONNECTORS], seconds=5).failed_share > 0.66
+    scenario = Scenario(workers=16, rows=1, round_trip_ms=2)
+    assert simulate(scenario, contention.POLICIES[contention.CONNECTORS], seconds=5).failed_share > 0.66
 
 
 def test_the_policy_for_lambda_keeps_what_the_page_says_of_it():
-    """On one row: attempts at most a third of the connectors', 80 % of the most commits, and up to 16 workers no failure.
+    """No failure, 85 % of the most commits, and on one row a third of the connectors' attempts: where it is most crowded."""
+    crowded = [*contention.scenarios(workers=(4, 16, 64), rows=(1,)), *contention.scenarios(workers=(64,), rows=(10,))]
+    found = contention.bounds(contention.measure(crowded))
+    assert found.failed == 0
+    assert found.least_goodput >= 0.85
+    assert found.attempts[1] <= 1 / 3
 
-    The page says where the targets are missed: 85 % of the commits, and no failure at all with 64 workers.
-    """
-    measured = contention.measure(quick=True)
-    found = contention.bounds(measured)
-    assert found.attempts_on_one_row <= 1 / 3
-    assert found.least_goodput >= 0.8
-    assert all(results[contention.OURS].failed == 0 for scenario, results in measured.items() if scenario.workers <= 16)
-    assert all(results[contention.OURS].failed_share < 0.001 for results in measured.values())
+
+@pytest.mark.parametrize("deadline", [3, 30])
+@pytest.mark.parametrize("change", [{"workers": 256}, {"work_ms": 50}, {"pause_ms": 100}, {"is_every_fourth_far": True}])
+def test_the_policy_for_lambda_fails_fewest_elsewhere_too(change, deadline):
+    """With other handlers than those that its numbers were chosen by, it fails fewer than either of the others."""
+    scenario = replace(contention.HARDEST, deadline=deadline, **change)
+    (results,) = contention.measure([scenario], seconds=10).values()
+    assert min(results, key=lambda name: results[name].failed_share) == contention.OURS
+
+
+def test_a_burst_ends_with_every_handler_heard():
+    """Each worker has one handler; who starts anew is nobody."""
+    scenario = Scenario(workers=50, rows=1, round_trip_ms=2, is_burst=True)
+    result = simulate(scenario, OCCRetryConfig.for_lambda())
+    assert (result.commits, result.failed) == (50, 0)
 
 
 def test_a_storm_of_cold_starts_connects_near_the_buckets_floor():

@@ -1,15 +1,16 @@
-"""`OCCRetryConfig`: the connectors' defaults, bounds and formula, and delays that keep their jitter."""
+"""`OCCRetryConfig`: the connectors' defaults, bounds and formula, delays that keep their jitter, and Lambda's own policy."""
 
 import pytest
 
-from dsql_lambda import ConfigError, OCCRetryConfig, OCCType
+from dsql_lambda import ConfigError, DeadlineExceeded, OCCConflict, OCCRetryConfig, OCCRetryExhausted, OCCType
+from dsql_lambda.attempt import Ending, Outcome, run_attempts
 
 
 def test_the_defaults_are_the_connectors():
-    """Three attempts, 1 to 100 ms, a quarter of additive jitter."""
+    """Three attempts, 1 to 100 ms and doubling, a quarter of additive jitter."""
     config = OCCRetryConfig()
     assert (config.max_attempts, config.base_delay_ms, config.max_delay_ms, config.jitter_factor) == (3, 1.0, 100.0, 0.25)
-    assert (config.jitter, config.immediate_schema_retry) == ("additive", False)
+    assert (config.jitter, config.immediate_schema_retry, config.backoff) == ("additive", False, "exponential")
 
 
 @pytest.mark.parametrize(
@@ -53,11 +54,113 @@ def test_the_first_schema_conflict_can_be_retried_at_once():
     assert config.delay(1, OCCType.DATA, lambda: 0.0) == 0.001
 
 
+@pytest.mark.parametrize(
+    ("elapsed", "lasted", "remaining", "expected_ms"),
+    [
+        (0.080, 0.080, 10.0, 10.0),  # an eighth of the time taken so far
+        (4.000, 0.012, 10.0, 60.0),  # at most five times the last attempt
+        (4.000, 0.012, 3.0, 50.0),  # and a sixtieth of the time left
+        (0.002, 0.002, 10.0, 1.0),  # at least `base_delay_ms`
+        (4.000, 0.012, 0.006, 1.0),
+        (800.0, 30.00, 90.0, 1400.0),  # at most `max_delay_ms`
+        (0.080, float("inf"), float("inf"), 10.0),
+    ],
+)
+@pytest.mark.parametrize("attempt", [1, 2, 50, 1000])
+def test_a_proportional_delay_follows_from_the_transactions_own_time(attempt, elapsed, lasted, remaining, expected_ms):
+    """Which attempt it was does not count; the jitter comes on top, as it does for the doubling one."""
+    config = OCCRetryConfig(backoff="proportional", max_delay_ms=1400, jitter_factor=0.5)
+    draws = [0.0, 0.5, 1.0]
+    random = iter(draws).__next__
+    delays = [config.delay(attempt, OCCType.DATA, random, elapsed=elapsed, lasted=lasted, remaining=remaining) for _ in draws]
+    assert [delay * 1000 for delay in delays] == pytest.approx([expected_ms, expected_ms * 1.25, expected_ms * 1.5])
+
+
 def test_lambda_has_its_own_policy_bounded_by_the_deadline():
-    """Full jitter, an OC001 at once, as many attempts as there may be, and the delays that the benchmark found."""
-    config = OCCRetryConfig.for_lambda()
-    assert (config.jitter, config.immediate_schema_retry, config.max_attempts) == ("full", True, 100)
-    assert (config.base_delay_ms, config.max_delay_ms) == (8.0, 200.0)
+    """Proportional delays and as much again of jitter, an OC001 at once, as many attempts as there is time for."""
+    assert OCCRetryConfig.for_lambda() == OCCRetryConfig(
+        max_attempts=None,
+        max_delay_ms=1000,
+        jitter_factor=1,
+        immediate_schema_retry=True,
+        backoff="proportional",
+    )
+
+
+def test_attempts_are_bounded_by_their_number_or_by_the_deadline_alone():
+    """None leaves it to the deadline; where there is none, it is a hundred."""
+    assert [OCCRetryConfig(max_attempts=3).allows_another(attempt, 9.0) for attempt in (1, 2, 3)] == [True, True, False]
+    assert OCCRetryConfig(max_attempts=None).allows_another(100_000, 0.1)
+    assert [OCCRetryConfig(max_attempts=None).allows_another(attempt) for attempt in (1, 99, 100)] == [True, True, False]
+
+
+class Clock:
+    """Simulated seconds, and attempts that take them."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.delays = []
+
+    def sleep(self, seconds):
+        self.delays.append(seconds)
+        self.now += seconds
+
+    def run(self, outcome, *, lasts, deadline_at):
+        """Make attempts that all end the same way, by Lambda's policy without its jitter."""
+
+        def attempt_once(_):
+            self.now += lasts
+            return outcome
+
+        run_attempts(
+            attempt_once,
+            retry=OCCRetryConfig.for_lambda(),
+            deadline_at=deadline_at,
+            monotonic=lambda: self.now,
+            sleep=self.sleep,
+            random=lambda: 0.0,
+        )
+
+
+CONFLICT = Outcome(ending=Ending.CONFLICT, conflict=OCCConflict(OCCType.DATA, "OC000"))
+
+
+def test_the_loop_measures_what_the_delays_follow_from():
+    """An eighth of what has passed since the first attempt began, up to five of the 8 ms that each lasts."""
+    clock = Clock()
+    with pytest.raises(OCCRetryExhausted):
+        clock.run(CONFLICT, lasts=0.008, deadline_at=110)
+    assert clock.delays[:3] == pytest.approx([0.001, 0.017 / 8, (0.017 + 0.017 / 8 + 0.008) / 8])
+    assert max(clock.delays) == pytest.approx(0.04)
+
+
+def test_with_a_deadline_attempts_follow_each_other_until_it_comes():
+    """More than a hundred, ever closer towards the end."""
+    clock = Clock()
+    with pytest.raises(OCCRetryExhausted) as raised:
+        clock.run(CONFLICT, lasts=0.008, deadline_at=110)
+    assert raised.value.reason == "deadline"
+    assert raised.value.attempts == len(clock.delays) + 1 > 200
+    assert clock.now == pytest.approx(110, abs=0.01)
+    assert clock.delays[-1] < clock.delays[-10] < clock.delays[-40]
+
+
+def test_without_a_deadline_a_hundred_attempts_are_made():
+    """A loop that nothing else bounds must end."""
+    clock = Clock()
+    with pytest.raises(OCCRetryExhausted) as raised:
+        clock.run(CONFLICT, lasts=0.008, deadline_at=float("inf"))
+    assert (raised.value.reason, raised.value.attempts) == ("attempts", 100)
+
+
+def test_a_lost_connection_is_tried_less_and_less_often():
+    """Only a conflict says by its duration, and by the time that is left, how soon a retry is worth while."""
+    clock = Clock()
+    with pytest.raises(DeadlineExceeded):
+        clock.run(Outcome(ending=Ending.BROKEN, error=OSError()), lasts=0.0001, deadline_at=110)
+    assert clock.delays == sorted(clock.delays)
+    assert clock.delays[-1] == 1.0
+    assert len(clock.delays) < 100
 
 
 @pytest.mark.parametrize(
@@ -76,6 +179,7 @@ def test_lambda_has_its_own_policy_bounded_by_the_deadline():
         ("jitter_factor", -0.1),
         ("jitter_factor", 1.1),
         ("jitter", "none"),
+        ("backoff", "linear"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_name(field, value):

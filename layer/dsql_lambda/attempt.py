@@ -115,7 +115,7 @@ def run_attempts(
     random: Callable[[], float] = random_number,
 ) -> Any:
     """THE loop: make attempts until one ends for good; return its value or raise its error."""
-    started_at = monotonic()
+    started_at = began_at = monotonic()
     attempt = 1
     was_stale = False
     last_conflict: Outcome | None = None
@@ -144,6 +144,7 @@ def run_attempts(
             retry=retry,
             remaining=deadline_at - now,
             elapsed=now - started_at,
+            lasted=now - began_at,
             read_only=read_only,
             random=random,
         )
@@ -158,6 +159,7 @@ def run_attempts(
         if step.delay > 0:
             sleep(step.delay)
         attempt += 1
+        began_at = monotonic()
 
 
 def outcome_unknown(attempt: int) -> CommitOutcomeUnknown:
@@ -177,6 +179,7 @@ def _next_step(
     retry: OCCRetryConfig,
     remaining: float,
     elapsed: float,
+    lasted: float,
     read_only: bool,
     random: Callable[[], float],
 ) -> _Step:
@@ -185,8 +188,11 @@ def _next_step(
     if ending is Ending.UNKNOWN and not read_only:
         return _Step(error=outcome_unknown(attempt), cause=outcome.error)
     is_out_of_time = ending is Ending.OUT_OF_TIME
-    if not is_out_of_time and attempt < retry.max_attempts:
-        delay = retry.delay(attempt, outcome.conflict.type if outcome.conflict else OCCType.UNKNOWN, random)
+    if not is_out_of_time and retry.allows_another(attempt, remaining):
+        occ_type = outcome.conflict.type if outcome.conflict else OCCType.UNKNOWN
+        # What bounds the wait for a crowded row says nothing of how long a server is away.
+        bounds = {"lasted": lasted, "remaining": remaining} if outcome.conflict else {}
+        delay = retry.delay(attempt, occ_type, random, elapsed=elapsed, **bounds)
         if delay < remaining:
             return _Step(delay=delay)
         is_out_of_time = True

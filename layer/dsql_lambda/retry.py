@@ -2,6 +2,7 @@
 
 Never sleeps, never reads a clock, knows nothing of connections. The names, defaults, bounds and formula are those of
 AWS's connectors; the delay is a float and is not cut to whole milliseconds, so that the jitter is there at 1 ms too.
+What a Lambda function gets is this library's own: delays in proportion to the transaction's time, bounded by its deadline.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from .errors import ConfigError
 from .occ import OCCType
@@ -17,33 +19,44 @@ from .options import check_number
 _MOST_ATTEMPTS = 100
 _LONGEST_DELAY_MS = 5000.0
 _JITTERS = ("additive", "full")
+_BACKOFFS = ("exponential", "proportional")
+
+# The proportional delay's shares, as `benchmarks/contention.py` found them.
+_OF_ELAPSED = 1 / 8
+_OF_LAST_ATTEMPT = 5
+_OF_REMAINING = 1 / 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class OCCRetryConfig:
     """Attempts and delays. `OCCRetryConfig(max_attempts=1)` turns retrying off.
 
-    The delay before attempt n + 1 is `min(base_delay_ms * 2 ** (n - 1), max_delay_ms)`, and on it
-    `additive` jitter of 0 to `jitter_factor` of itself; `full` jitter draws from 0 to that delay instead.
+    The `exponential` delay before attempt n + 1 is `base_delay_ms * 2 ** (n - 1)`. The `proportional` one is an eighth of the
+    time that the transaction has taken so far, but at most five times its last attempt and a sixtieth of the time left, and at
+    least `base_delay_ms`. Neither exceeds `max_delay_ms`. On it comes `additive` jitter of 0 to `jitter_factor` of itself;
+    `full` jitter draws from 0 to that delay instead.
 
     Raises `ConfigError` for a value out of its bounds.
     """
 
-    max_attempts: int = 3
-    """Attempts in all, the first one counted: 1 to 100."""
+    max_attempts: int | None = 3
+    """Attempts in all, the first one counted: 1 to 100. None: as many as the deadline leaves time for; 100 without one."""
     base_delay_ms: float = 1.0
     """The first delay in milliseconds: above 0, at most 5,000."""
     max_delay_ms: float = 100.0
-    """What the doubling stops at, in milliseconds: at least `base_delay_ms`, at most 5,000."""
+    """What a delay grows to at most, in milliseconds: at least `base_delay_ms`, at most 5,000."""
     jitter_factor: float = 0.25
     """The most that additive jitter adds, as a share of the delay: 0 to 1."""
     jitter: str = "additive"
     """`additive` (the connectors') or `full` (spreads many contenders further apart)."""
     immediate_schema_retry: bool = False
     """Make the first retry of a schema conflict (OC001) at once: the same session's next try clears it."""
+    backoff: str = "exponential"
+    """`exponential` (the connectors') or `proportional` (to the transaction's own time, whatever the distance and the work)."""
 
     def __post_init__(self) -> None:
-        check_number("max_attempts", self.max_attempts, 1, _MOST_ATTEMPTS, whole=True)
+        if self.max_attempts is not None:
+            check_number("max_attempts", self.max_attempts, 1, _MOST_ATTEMPTS, whole=True)
         check_number("base_delay_ms", self.base_delay_ms, 0, _LONGEST_DELAY_MS, above=True)
         check_number("max_delay_ms", self.max_delay_ms, 0, _LONGEST_DELAY_MS, above=True)
         check_number("jitter_factor", self.jitter_factor, 0, 1)
@@ -54,21 +67,53 @@ class OCCRetryConfig:
             )
         if self.jitter not in _JITTERS:
             raise ConfigError(f"jitter is {self.jitter!r}: it must be one of {', '.join(_JITTERS)}")
+        if self.backoff not in _BACKOFFS:
+            raise ConfigError(f"backoff is {self.backoff!r}: it must be one of {', '.join(_BACKOFFS)}")
 
     @classmethod
     def for_lambda(cls) -> OCCRetryConfig:
         """What a Lambda function gets unless it says otherwise: the deadline is the bound, not the attempts.
 
-        `benchmarks/contention.py` found the numbers. A short first delay keeps a lone conflict cheap. The low cap is what keeps
-        a handler from starving: whoever waits seconds between tries meets a newcomer at each, until its deadline is there.
+        `benchmarks/contention.py` found the numbers. The time lost to a row says how crowded it is, so the delay grows with it;
+        the time left bounds it, so that a handler tries ever more often towards its deadline and newcomers do not starve it.
         """
-        return cls(max_attempts=_MOST_ATTEMPTS, base_delay_ms=8.0, max_delay_ms=200.0, jitter="full", immediate_schema_retry=True)
+        return cls(
+            max_attempts=None,
+            max_delay_ms=1000.0,
+            jitter_factor=1.0,
+            immediate_schema_retry=True,
+            backoff="proportional",
+        )
 
-    def delay(self, attempt: int, occ_type: OCCType, random: Callable[[], float]) -> float:
-        """Seconds to wait after the conflict of `attempt` (from 1), given a source of numbers from 0 to 1."""
+    def allows_another(self, attempt: int, remaining: float = inf) -> bool:
+        """Whether one more may follow `attempt` (from 1), with so many seconds left before the deadline."""
+        if self.max_attempts is None and remaining < inf:
+            return True
+        return attempt < (self.max_attempts or _MOST_ATTEMPTS)
+
+    def delay(
+        self,
+        attempt: int,
+        occ_type: OCCType,
+        random: Callable[[], float],
+        *,
+        elapsed: float = 0.0,
+        lasted: float = inf,
+        remaining: float = inf,
+    ) -> float:
+        """Seconds to wait after the conflict of `attempt` (from 1), given a source of numbers from 0 to 1.
+
+        Only the proportional delay asks for the seconds: `elapsed` since the first attempt began, those that this attempt
+        `lasted`, and those `remaining` before the deadline.
+        """
         if self.immediate_schema_retry and occ_type is OCCType.SCHEMA and attempt == 1:
             return 0.0
-        capped_ms = min(self.base_delay_ms * 2.0 ** min(attempt - 1, 31), self.max_delay_ms)
+        if self.backoff == "proportional":
+            share = min(elapsed * _OF_ELAPSED, lasted * _OF_LAST_ATTEMPT, remaining * _OF_REMAINING)
+            grown_ms = max(share * 1000, self.base_delay_ms)
+        else:
+            grown_ms = self.base_delay_ms * 2.0 ** min(attempt - 1, 31)
+        capped_ms = min(grown_ms, self.max_delay_ms)
         if self.jitter == "full":
             return capped_ms * random() / 1000
         return capped_ms * (1 + random() * self.jitter_factor) / 1000

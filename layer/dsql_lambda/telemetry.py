@@ -38,14 +38,14 @@ class Telemetry:
         conflict: OCCConflict | None,
         what: str,
         attempt: int,
-        max_attempts: int,
+        max_attempts: int | None,
         delay: float,
         remaining: float,
     ) -> None:
         """Another attempt follows. `what` happened: `OCC conflict`, `connection lost` or `server unavailable`."""
         self._log("info", f"{what}, retrying", conflict, attempt, max_attempts, remaining, delay_ms=round(delay * 1000, 3))
 
-    def exhausted(self, *, error: OCCRetryExhausted, attempt: int, max_attempts: int, remaining: float) -> None:
+    def exhausted(self, *, error: OCCRetryExhausted, attempt: int, max_attempts: int | None, remaining: float) -> None:
         """No attempt or no time is left after a conflict."""
         self._log(
             "error",
@@ -58,7 +58,7 @@ class Telemetry:
             reason=error.reason,
         )
 
-    def outcome_unknown(self, *, attempt: int, max_attempts: int, remaining: float) -> None:
+    def outcome_unknown(self, *, attempt: int, max_attempts: int | None, remaining: float) -> None:
         """COMMIT was sent and no answer came."""
         self._log("error", "COMMIT outcome unknown", None, attempt, max_attempts, remaining)
 
@@ -68,11 +68,12 @@ class Telemetry:
         message: str,
         conflict: OCCConflict | None,
         attempt: int,
-        max_attempts: int,
+        max_attempts: int | None,
         remaining: float,
         **more: Any,
     ) -> None:
-        fields: dict[str, Any] = {"attempt": attempt, "max_attempts": max_attempts, **more}
+        bound = {} if max_attempts is None else {"max_attempts": max_attempts}
+        fields: dict[str, Any] = {"attempt": attempt, **bound, **more}
         if conflict is not None:
             fields = {"occ_type": str(conflict.type), "occ_code": conflict.code, "sqlstate": SERIALIZATION_FAILURE, **fields}
         if remaining != float("inf"):
