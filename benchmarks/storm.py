@@ -1,7 +1,7 @@
 """Storms: thousands of environments that connect at once, before a front that admits 100 new connections a second.
 
 Knows DSQL's front (a token bucket and a most of open connections), Lambda's scaling, and the layer's own wait after a refusal
-(`connection.wait_before`) and age of a connection (`connection.max_age`); knows no sockets. Time is simulated, by seed.
+(`refusal.wait_before`) and age of a connection (`connection.max_age`); knows no sockets. Time is simulated, by seed.
 `python -m benchmarks.storm` prints the tables.
 
 An environment has a handler that wants a connection: it tries, waits and tries again for as long as it may, then it has failed,
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from dsql_lambda.connection import Refusal, max_age, wait_before
+from dsql_lambda.connection import max_age
+from dsql_lambda.refusal import Refusal, wait_before
 
 from .report import Say, Section, table, yes
 
@@ -274,7 +275,7 @@ def section(*, say: Say) -> Section:
     )
     text = f"""A simulation of DSQL's front (a token bucket of {BURST:,.0f}, filled by {NEW_A_SECOND:g} a second;
 {MOST_CONNECTIONS:,} connections) and of environments whose handlers want a connection. With no retry a refusal is the
-handler's failure and the environment's next handler comes a second later; with the layer's (`connection.wait_before`: 0.1 s
+handler's failure and the environment's next handler comes a second later; with the layer's (`refusal.wait_before`: 0.1 s
 doubling to 2 s, spread by half) it waits for up to `connect_timeout`. The floor is when all would be connected if each were
 let in the moment that the bucket has a token for it.
 

@@ -20,7 +20,8 @@ from dsql_lambda import (
     connect,
     retry_on_occ,
 )
-from dsql_lambda.connection import Refusal, open_connection, refusal_of, wait_before
+from dsql_lambda.connection import open_connection
+from dsql_lambda.refusal import Refusal, refusal_of, wait_before
 from dsql_lambda.token import Credentials, Signer
 from dsql_lambda.version import __version__
 

@@ -33,6 +33,14 @@ assert converters.timestamptz_in("2024-01-01 00:00:00+05:30").utcoffset() == dat
 assert converters.timestamptz_in("99999-01-01 00:00:00+00") == "99999-01-01 00:00:00+00"
 assert converters.timestamp_in("Wed Dec 17 07:37:16 1997") == datetime.datetime(1997, 12, 17, 7, 37, 16)
 assert converters.interval_in("1 day 02:00:00") == datetime.timedelta(days=1, hours=2)
+assert converters.json_in('{"a": [1]}') == {"a": [1]} and converters.json_out({"a": 1}) == '{"a": 1}'
+assert converters.loads is __import__("json").loads
+assert converters.literal([1, None, 2]) == "'{1,NULL,2}'"
+assert converters.literal.dispatch(bool)(True) == "TRUE" and converters.array_out.__name__ == "array_out"
+@converters.literal.register
+def _(value: complex):
+    return "complex"
+assert converters.literal(1j) == "complex"
 assert core.scramp.ScramClient is scramp.ScramClient
 assert core.scramp is scramp
 """

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dsql_lambda import ConfigError, ConnectError, TokenError, TransactionError
-from dsql_lambda.connection import Condition, reason_to_replace
+from dsql_lambda.connection import reason_to_replace
 from dsql_lambda.environment import deadline_after
 
 ADD = "UPDATE accounts SET balance = balance + 1 WHERE id = 1"
@@ -19,21 +19,21 @@ def pid(tx):
 @pytest.mark.parametrize(
     ("condition", "reason"),
     [
-        (Condition(is_open=True), ""),
-        (Condition(is_open=False), "first"),
-        (Condition(is_open=True, is_forked=True, is_readable=True), "fork"),
-        (Condition(is_open=True, is_restored=True), "restore"),
-        (Condition(is_open=True, age=3299.9), ""),
-        (Condition(is_open=True, age=3300.0), "age"),
-        (Condition(is_open=True, age=3100.0, max_age=3000.0), "age"),
-        (Condition(is_open=True, age=-1.0), "age"),
-        (Condition(is_open=True, is_idle=False), "in-transaction"),
-        (Condition(is_open=True, is_readable=True), "closed"),
+        ({"is_open": True}, ""),
+        ({"is_open": False}, "first"),
+        ({"is_open": True, "is_forked": True, "is_readable": True}, "fork"),
+        ({"is_open": True, "is_restored": True}, "restore"),
+        ({"is_open": True, "age": 3299.9}, ""),
+        ({"is_open": True, "age": 3300.0}, "age"),
+        ({"is_open": True, "age": 3100.0, "max_age": 3000.0}, "age"),
+        ({"is_open": True, "age": -1.0}, "age"),
+        ({"is_open": True, "is_idle": False}, "in-transaction"),
+        ({"is_open": True, "is_readable": True}, "closed"),
     ],
 )
 def test_why_a_connection_is_replaced(condition, reason):
     """Decided without a round trip; the first reason that holds is named."""
-    assert reason_to_replace(condition) == reason
+    assert reason_to_replace(**condition) == reason
 
 
 def test_one_connection_serves_one_invocation_after_another(stage):

@@ -24,6 +24,7 @@ OURS = {
     "dsql_lambda.telemetry",
     "dsql_lambda.token",
     "dsql_lambda.transaction",
+    "dsql_lambda.value",
     "dsql_lambda.version",
     "dsql_lambda.wire",
     "pg8000",
@@ -36,11 +37,9 @@ OURS = {
 HANDLERS = {"dsql_lambda.decorator", "dsql_lambda.environment"}
 
 STANDARD = """
-    array ast atexit base64 binascii bisect collections contextlib copy copyreg dataclasses datetime decimal dis enum
-    errno functools genericpath hashlib hmac importlib inspect ipaddress json keyword linecache logging math
-    numbers opcode operator os platform posixpath random re reprlib select selectors socket ssl stat string struct
-    textwrap threading token tokenize traceback types typing urllib uuid warnings weakref
-    annotationlib unicodedata stringprep zlib
+    array base64 binascii collections copyreg datetime decimal enum errno functools genericpath hashlib hmac importlib
+    ipaddress keyword math numbers operator os posixpath re reprlib select selectors socket ssl stat struct types uuid warnings
+    platform zlib
 """.split()  # noqa: SIM905 - it reads better so
 """Of the standard library, for any of the supported versions; what begins with an underscore comes with one of these."""
 
@@ -72,7 +71,7 @@ row = handler({}, None)
 def loaded(code, environment):
     """What a fresh interpreter without `site` has loaded when it has its first row, besides what it began with."""
     script = f"import sys\nbefore = set(sys.modules)\nsys.path[:] = {sys.path!r}\n{code}\nassert row == [[1, 100]], row\n"
-    script += "import json\nprint(json.dumps(sorted(set(sys.modules) - before)))"
+    script += "found = sorted(set(sys.modules) - before)\nimport json\nprint(json.dumps(found))"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False, env=environment
     )

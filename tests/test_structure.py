@@ -23,19 +23,22 @@ ORDER = [
     "transaction",
     "telemetry",
     "retry",
+    "refusal",
     "wire",
     "rows",
     "driver",
     "link",
     "token",
     "options",
+    "url",
     "occ",
+    "value",
     "errors",
     "version",
 ]
 
-# A method of options signs a token: the one import upwards, at its use.
-UPWARDS = {("options", "token")}
+# Imports upwards, at their use: a method of options signs a token, and a link that was refused has its sentence made.
+UPWARDS = {("options", "token"), ("link", "refusal")}
 
 
 def imports_of(module):

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import os
 import time
+from _thread import _local as local  # `threading.local`, without the rest of it
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
-from threading import local
-from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .errors import CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted, TransactionError
 from .link import NEVER, DeadlineReached
@@ -29,9 +27,16 @@ from .occ import OCCConflict, OCCType, classify_occ
 from .retry import OCCRetryConfig, default_retry
 from .telemetry import Telemetry
 from .transaction import COMMIT, Transaction
+from .value import Value
 from .wire import DatabaseError, Wire
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol, TypeVar
+
+    T = TypeVar("T")
+else:
+    Protocol = object
 
 
 class _Running(local):
@@ -75,18 +80,28 @@ class Ending(Enum):
     FAILED = auto()
 
 
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """An attempt's ending, with what belongs to it."""
 
-    ending: Ending
-    value: Any = None
-    error: BaseException | None = None
-    conflict: OCCConflict | None = None
-    phase: str = ""
+    __slots__ = ("conflict", "ending", "error", "phase", "value")
+
+    def __init__(
+        self,
+        *,
+        ending: Ending,
+        value: Any = None,
+        error: BaseException | None = None,
+        conflict: OCCConflict | None = None,
+        phase: str = "",
+    ) -> None:
+        self.ending = ending
+        self.value = value
+        self.error = error
+        self.conflict = conflict
+        self.phase = phase
 
 
-class _Step(NamedTuple):
+class _Step(Value, kw_only=True):
     """What follows an attempt: another one after `delay` seconds, or none, and this error from this cause."""
 
     delay: float = 0.0

@@ -1,16 +1,13 @@
 """The public `Connection`, and how one is opened: `connect`.
 
-Knows how DSQL refuses a connection and what follows (wait, sign again, give up with a sentence that says what to check),
-and why a kept one is replaced. Knows nothing of who keeps connections: pools and the environment stand above.
+Knows what follows a refusal (wait, sign again, give up) and why a kept connection is replaced; what a refusal means is
+module `refusal`'s. Knows nothing of who keeps connections: pools and the environment stand above.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from enum import Enum, auto
-from typing import Any, NamedTuple, Self, TypeVar
 
 from .attempt import Ending, ending_of, outcome_unknown, random_number, run_in_transaction
 from .errors import ConnectError, DeadlineExceeded, TransactionError
@@ -22,8 +19,13 @@ from .token import Signer
 from .transaction import Transaction
 from .wire import DatabaseError, Flights, InterfaceError, Wire
 
-T = TypeVar("T")
-F = TypeVar("F", bound=Flights)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from typing import Any, Self, TypeVar
+
+    T = TypeVar("T")
+    F = TypeVar("F", bound=Flights)
 
 MAX_AGE_SECONDS = 3300.0  # 55 minutes: DSQL cuts a connection after 60, without an error code
 _AGE_JITTER_SECONDS = 600.0  # so many that 50,000 environments of one age stay below 100 new connections a second
@@ -46,12 +48,16 @@ class Connection(Wire):
         """
         return run_in_transaction(function, self, retry=retry, telemetry=Telemetry(function_name=_name_of(function)))
 
-    @contextmanager
-    def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
+    def transaction(self, *, read_only: bool = False) -> AbstractContextManager[Transaction]:
         """A transaction without retry: COMMIT when the block ends, ROLLBACK when it raises; every error as it is.
 
         Raises `CommitOutcomeUnknown` when COMMIT was sent and no answer came.
         """
+        from contextlib import contextmanager  # noqa: PLC0415 - the decorator and its loop do without
+
+        return contextmanager(self._transaction)(read_only)
+
+    def _transaction(self, read_only: bool) -> Iterator[Transaction]:  # noqa: FBT001
         self.checkout(NEVER)
         tx = Transaction(self, read_only=read_only)
         try:
@@ -104,31 +110,31 @@ def as_options(target: ConnectOptions | str | None, overrides: dict[str, Any]) -
     return ConnectOptions.from_env(**overrides) if target is None else ConnectOptions.from_url(target, **overrides)
 
 
-class Condition(NamedTuple):
-    """What is known of a kept connection before it is used again, without asking the server."""
+def reason_to_replace(
+    *,
+    is_open: bool,
+    is_forked: bool = False,
+    is_restored: bool = False,
+    age: float = 0.0,
+    max_age: float = MAX_AGE_SECONDS,
+    is_idle: bool = True,
+    is_readable: bool = False,
+) -> str:
+    """Why a kept connection can't be used again, by what is known of it without asking the server; empty if it can.
 
-    is_open: bool
-    is_forked: bool = False
-    is_restored: bool = False
-    age: float = 0.0
-    max_age: float = MAX_AGE_SECONDS
-    is_idle: bool = True
-    is_readable: bool = False
-
-
-def reason_to_replace(condition: Condition) -> str:
-    """Why a kept connection can't be used again; empty if it can. The first reason that holds, in this order."""
-    if not condition.is_open:
+    The first reason that holds, in this order.
+    """
+    if not is_open:
         return "first"
-    if condition.is_forked:
+    if is_forked:
         return "fork"
-    if condition.is_restored:
+    if is_restored:
         return "restore"
-    if condition.age >= condition.max_age or condition.age < 0:
+    if age >= max_age or age < 0:
         return "age"
-    if not condition.is_idle:
+    if not is_idle:
         return "in-transaction"
-    if condition.is_readable:
+    if is_readable:
         return "closed"
     return ""
 
@@ -136,40 +142,6 @@ def reason_to_replace(condition: Condition) -> str:
 def max_age(random: float) -> float:
     """The age in seconds to replace a connection at, given a number from 0 to 1."""
     return MAX_AGE_SECONDS - _AGE_JITTER_SECONDS * random
-
-
-class Refusal(Enum):
-    """What a FATAL at connecting means for the next try."""
-
-    BUSY = auto()
-    """53300 or 53400: too many connections, or too many new ones a second. Wait with jitter."""
-    WAKING = auto()
-    """The cluster wakes up. Wait longer."""
-    EXPIRED = auto()
-    """The token is too old. Once more, with a fresh one."""
-    FINAL = auto()
-    """Nothing that trying again could mend."""
-
-
-_FIRST_WAIT_SECONDS = {Refusal.BUSY: 0.1, Refusal.WAKING: 0.5}
-_LONGEST_WAIT_SECONDS = 2.0  # benchmarks/storm.py: thousands that wait longer leave a part of what the cluster admits unused
-
-
-def wait_before(refusal: Refusal, tries: int, random: Callable[[], float]) -> float:
-    """Seconds to wait after so many refused tries, given a number from 0 to 1: it doubles up to 2 s, and is spread by half."""
-    return (0.5 + random()) * min(_FIRST_WAIT_SECONDS[refusal] * 2.0 ** min(tries - 1, 31), _LONGEST_WAIT_SECONDS)
-
-
-def refusal_of(error: DatabaseError) -> Refusal:
-    """Tell what a refusal means, by its SQLSTATE and words. DSQL's wording changes: case and the rest don't count."""
-    said = f"{error.message} {error.hint}".lower()
-    if error.sqlstate in {"53300", "53400"}:
-        return Refusal.BUSY
-    if "waking up" in said:
-        return Refusal.WAKING
-    if "signature expired" in said:
-        return Refusal.EXPIRED
-    return Refusal.FINAL
 
 
 def open_connection(
@@ -211,8 +183,8 @@ def open_connection(
                 sock=link,
                 clock=clock,
             )
-        except DatabaseError as refused:
-            error = refused.with_traceback(None)  # pg8000's frames hold the token
+        except DatabaseError as answer:
+            error = answer.with_traceback(None)  # pg8000's frames hold the token
         except ConnectError as unreachable:
             if monotonic() >= deadline_at:
                 raise _too_late() from unreachable
@@ -224,64 +196,27 @@ def open_connection(
             connection.pipeline = options.pipeline
             connection.probe_after_secs = options.probe_after_secs
             return connection
+        from .refusal import Refusal, refusal_of, refused, wait_before  # noqa: PLC0415 - most connections are not refused
+
         refusal = refusal_of(error) if isinstance(error, DatabaseError) else Refusal.FINAL
         tries += 1
         wait = 0.0
         if refusal is Refusal.EXPIRED and not was_expired:
             was_expired = True
             signer.forget()
-        elif refusal in _FIRST_WAIT_SECONDS:
+        elif refusal in {Refusal.BUSY, Refusal.WAKING}:
             wait = wait_before(refusal, tries, random)
         else:
             give_up_at = -NEVER
         if monotonic() + wait >= give_up_at:
             if monotonic() + wait >= deadline_at:
                 raise _too_late() from error
-            raise _refused(error, options) from error
+            raise refused(error, options) from error
         sleep(wait)
 
 
 def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded("no time was left before the deadline (connect); nothing was committed", phase="connect")
-
-
-def _refused(error: Exception, options: ConnectOptions) -> ConnectError:
-    """The sentence that says what to check, by DSQL's own reason."""
-    if isinstance(error, TimeoutError):
-        return ConnectError(
-            f"{options.host} did not answer within connect_timeout ({options.connect_timeout:g} s) while the connection was "
-            "being opened: raise it, or check the network path"
-        )
-    if not isinstance(error, DatabaseError):
-        return ConnectError(
-            f"{options.host} closed the connection while it was being opened ({error}): check that DSQL_HOST, DSQL_HOSTADDR and "
-            "DSQL_PORT name the cluster"
-        )
-    said = f"{error.message} {error.hint}".lower()
-    action = f"dsql:{options.action}"
-    if refusal_of(error) is Refusal.BUSY:
-        check = "the cluster takes no more connections just now: lower the function's concurrency, or raise connect_timeout"
-    elif refusal_of(error) is Refusal.WAKING:
-        check = "the cluster is waking up: try again, or raise connect_timeout"
-    elif "signature expired" in said or "not yet" in said:
-        check = "check this machine's clock: a token that was signed just now is out of its time"
-    elif "wrong user to action" in said:
-        check = f"check the token's type: the user {options.user!r} takes a token for {action}"
-    elif "not authorized" in said:
-        check = f"check the IAM policy: the role must be allowed {action} on the cluster's ARN"
-    elif error.sqlstate in {"28000", "28P01"} or "role" in said:
-        check = f"check the role mapping: AWS IAM GRANT {options.user} TO '<the execution role's ARN>', as admin"
-    else:
-        check = (
-            f"check the IAM policy ({action}), the role mapping (AWS IAM GRANT {options.user} TO the role's ARN), this "
-            "machine's clock, and the token's type (DbConnectAdmin is for admin alone)"
-        )
-    hint = f": {error.hint}" if error.hint else ""
-    return ConnectError(
-        f"the cluster refused the connection: {error.message}{hint} (SQLSTATE {error.sqlstate}); {check}",
-        sqlstate=error.sqlstate,
-        hint=error.hint,
-    )
 
 
 def _name_of(function: object) -> str:

@@ -5,10 +5,9 @@ Knows signatures and the Lambda context; what happens to the transaction is deci
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar, overload
+from types import FunctionType
 
 from .attempt import ConnectionSource
 from .environment import check_arguments, deadline_after, open_at_init, transact
@@ -17,24 +16,35 @@ from .retry import OCCRetryConfig
 from .telemetry import StructuredLogger, Telemetry
 from .transaction import Transaction
 
-R = TypeVar("R")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import inspect
+    from typing import Any, TypeVar, overload
+
+    R = TypeVar("R")
+
+# A code object's flags, as `inspect` names them.
+_GENERATOR = 0x20
+_COROUTINE = 0x80
+_ASYNC_GENERATOR = 0x200
 
 
-@overload
-def with_dsql_transaction(function: Callable[..., R]) -> Callable[..., R]: ...
+if TYPE_CHECKING:
 
+    @overload
+    def with_dsql_transaction(function: Callable[..., R]) -> Callable[..., R]: ...
 
-@overload
-def with_dsql_transaction(
-    function: None = None,
-    *,
-    options: ConnectOptions | None = None,
-    source: ConnectionSource | None = None,
-    retry: OCCRetryConfig | None = None,
-    read_only: bool = False,
-    timeout: float | None = None,
-    logger: StructuredLogger | None = None,
-) -> Callable[[Callable[..., R]], Callable[..., R]]: ...
+    @overload
+    def with_dsql_transaction(
+        function: None = None,
+        *,
+        options: ConnectOptions | None = None,
+        source: ConnectionSource | None = None,
+        retry: OCCRetryConfig | None = None,
+        read_only: bool = False,
+        timeout: float | None = None,
+        logger: StructuredLogger | None = None,
+    ) -> Callable[[Callable[..., R]], Callable[..., R]]: ...
 
 
 def with_dsql_transaction(
@@ -68,7 +78,7 @@ def with_dsql_transaction(
     check_arguments(source, retry)
 
     def decorate(decorated: Callable[..., R]) -> Callable[..., R]:
-        signature, place = _signature_without_tx(decorated)
+        place = _place_of_tx(decorated)
         telemetry = Telemetry(logger=logger, function_name=getattr(decorated, "__qualname__", ""))
         if source is None:
             open_at_init(options)
@@ -94,34 +104,87 @@ def with_dsql_transaction(
                 telemetry=telemetry,
             )
 
-        wrapper.__signature__ = signature  # type: ignore[attr-defined]
+        wrapper.__signature__ = _SignatureWithoutTx(decorated)  # type: ignore[attr-defined]
         return wrapper
 
     return decorate if function is None else decorate(function)
 
 
-def _signature_without_tx(function: Callable[..., Any]) -> tuple[inspect.Signature, int | None]:
-    """The signature that callers see, and the place of `tx` among the positional parameters (None: it has none).
+def _place_of_tx(function: Callable[..., Any]) -> int | None:
+    """The place of `tx` among the positional parameters; None if it goes by keyword alone.
 
     Raises `TypeError` for a function that can't be run in a transaction.
     """
     name = getattr(function, "__qualname__", repr(function))
     if not callable(function):
         raise TypeError(f"with_dsql_transaction() decorates a function, not a {type(function).__name__}")
-    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-    if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+    if type(function) is FunctionType and not hasattr(function, "__wrapped__") and not hasattr(function, "__signature__"):
+        code = function.__code__
+        flags, before = code.co_flags, code.co_posonlyargcount
+        positional = code.co_varnames[: code.co_argcount]
+        keyword = code.co_varnames[before : code.co_argcount + code.co_kwonlyargcount]
+    else:
+        flags, before, positional, keyword = _inspected(function)
+    if flags & (_COROUTINE | _ASYNC_GENERATOR):
         raise TypeError(f"{name}() is async: with_dsql_transaction() takes a plain function, for Lambda handlers and pg8000 are")
-    if inspect.isgeneratorfunction(called):
+    if flags & _GENERATOR:
         raise TypeError(f"{name}() is a generator: its body would run after the transaction's end; return a list instead")
-    signature = inspect.signature(function)
-    tx = signature.parameters.get("tx")
-    if tx is None or tx.kind not in {tx.POSITIONAL_OR_KEYWORD, tx.KEYWORD_ONLY}:
+    if "tx" not in keyword:
         raise TypeError(
             f"{name}() has no parameter tx that can be passed by keyword: add one, as in def {name}(event, context, tx)"
         )
-    others = [each for each in signature.parameters.values() if each.name != "tx"]
-    place = list(signature.parameters).index("tx") if tx.kind is tx.POSITIONAL_OR_KEYWORD else None
-    return signature.replace(parameters=others), place
+    return positional.index("tx") if "tx" in positional else None
+
+
+def _inspected(function: Callable[..., Any]) -> tuple[int, int, tuple[str, ...], tuple[str, ...]]:
+    """The same of whatever else can be called: wrapped functions, partials, objects."""
+    import inspect  # noqa: PLC0415 - 10 ms of cold start, for those who need it
+
+    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    flags = _COROUTINE * inspect.iscoroutinefunction(called)
+    flags |= _ASYNC_GENERATOR * inspect.isasyncgenfunction(called)
+    flags |= _GENERATOR * inspect.isgeneratorfunction(called)
+    found = inspect.signature(function).parameters.values()
+    only = [each.name for each in found if each.kind is each.POSITIONAL_ONLY]
+    either = [each.name for each in found if each.kind is each.POSITIONAL_OR_KEYWORD]
+    keyword = [each.name for each in found if each.kind is each.KEYWORD_ONLY]
+    return flags, len(only), (*only, *either), (*either, *keyword)
+
+
+class _SignatureWithoutTx:
+    """Stands for the `inspect.Signature` that callers see until one of them looks: `inspect` is 10 ms of cold start.
+
+    To `isinstance` it is one, as the standard library's mocks are what they stand for.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @property
+    def _signature(self) -> inspect.Signature:
+        from inspect import signature  # noqa: PLC0415
+
+        whole = signature(self._function)
+        return whole.replace(parameters=[each for each in whole.parameters.values() if each.name != "tx"])
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self._signature)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._signature, name)
+
+    def __eq__(self, other: object) -> bool:
+        return self._signature == other
+
+    def __hash__(self) -> int:
+        return hash(self._signature)
+
+    def __repr__(self) -> str:
+        return repr(self._signature)
+
+    def __str__(self) -> str:
+        return str(self._signature)
 
 
 def _remaining_ms(args: tuple[Any, ...], kwargs: dict[str, Any]) -> float | None:

@@ -7,7 +7,7 @@ with these few imports put off until they are used:
 
     pg8000              is the real package, whose `__init__` runs when a name that only it makes is asked for
     pg8000.core         finds scramp at its first use, and the version in the name of the wheel's metadata folder
-    pg8000.converters   finds dateutil.parser at the first call of `parse`
+    pg8000.converters   finds dateutil.parser at the first call of `parse`, and json at that of `loads` or `dumps`
 
 They stay in `sys.modules` under their names, so an ordinary `import pg8000`, before or after, gives the same objects. Another
 version of pg8000 than the one that this was written for is imported in the ordinary way.
@@ -20,13 +20,13 @@ import os
 import sys
 from importlib import import_module
 from importlib.machinery import PathFinder
-from threading import RLock
-from typing import TYPE_CHECKING, Any, cast
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Any
 
 VERSION = "1.31.6"
 """The one that the layer's requirements pin, and that the imports above are true of."""
@@ -61,6 +61,65 @@ class _LazyDateutil:
         return parser.parse(text)
 
 
+class _LazyJson:
+    """Stands for the module `json` while pg8000.converters takes its two functions from it."""
+
+    def __init__(self, converters: ModuleType) -> None:
+        self._converters = converters
+
+    def dumps(self, value: Any) -> Any:
+        """The module's own, which takes its place with the first call."""
+        return self._put_in_place("dumps")(value)
+
+    def loads(self, text: str) -> Any:
+        """The same."""
+        return self._put_in_place("loads")(text)
+
+    def _put_in_place(self, name: str) -> Any:
+        function = getattr(import_module("json"), name)
+        setattr(self._converters, name, function)
+        return function
+
+
+class _LazyDispatch:
+    """Stands for a function that `functools.singledispatch` makes: made with its first call, for that loads `typing`."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self._registered: list[tuple[Any, ...]] = []
+        self._made: Any = None
+
+    def register(self, *arguments: Any) -> Any:
+        """`singledispatch`'s own, as a decorator: bare, or called with a type."""
+        if self._made is not None:
+            return self._made.register(*arguments)
+        if len(arguments) == 1 and isinstance(arguments[0], type):
+            return lambda function: self.register(arguments[0], function)
+        self._registered.append(arguments)
+        return arguments[-1]
+
+    def _make(self) -> Any:
+        from functools import singledispatch  # noqa: PLC0415
+
+        made = singledispatch(self._function)
+        for arguments in self._registered:
+            made.register(*arguments)
+        self._made = made
+        return made
+
+    def __call__(self, *arguments: Any) -> Any:
+        return (self._made or self._make())(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made or self._make(), name)
+
+
+class _LazyFunctools:
+    """Stands for the module `functools` while pg8000.converters takes its one name from it."""
+
+    singledispatch = _LazyDispatch
+
+
 class _Metadata:
     """Stands for the module `importlib.metadata` where pg8000.core asks for its own version."""
 
@@ -87,6 +146,8 @@ class _LeanLoader:
         stand_ins = {
             "scramp": _LazyScramp(module),
             "dateutil.parser": _LazyDateutil(module),
+            "functools": _LazyFunctools(),
+            "json": _LazyJson(module),
             "importlib.metadata": _Metadata(),
         }
 
@@ -98,12 +159,15 @@ class _LeanLoader:
 
     def _put_off(self, package: ModuleType) -> None:
         """Let the package's `__init__` run when a name is asked for that is not there: its submodules, once imported, are."""
-        lock = RLock()
+        locks: dict[str, Any] = {}  # made when it is needed: `threading` is cold start
         is_running = False
         names = vars(package)
 
         def __getattr__(name: str) -> Any:  # noqa: N807 - the module's
             nonlocal is_running
+            from threading import RLock  # noqa: PLC0415
+
+            lock = locks.setdefault("", RLock())
             with lock:
                 if "__getattr__" in names and not is_running:
                     is_running = True
@@ -129,7 +193,8 @@ class _LeanFinder:
         spec = PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None or not _is_the_known_version(spec):
             return None
-        spec.loader = cast("Loader", _LeanLoader(spec.loader))
+        loader: Any = _LeanLoader(spec.loader)
+        spec.loader = loader
         return spec
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from _thread import LockType, allocate_lock  # `threading.Lock`, without the rest of it
 from collections.abc import Callable
 from functools import partial
-from threading import Lock
-from typing import Any, TypeVar
 
 from .attempt import ConnectionSource, random_number, run_in_transaction
-from .connection import MAX_AGE_SECONDS, Condition, Connection, as_options, max_age, open_connection, reason_to_replace
+from .connection import MAX_AGE_SECONDS, Connection, as_options, max_age, open_connection, reason_to_replace
 from .errors import TransactionError
 from .link import NEVER, Opener, open_tcp
 from .options import ConnectOptions, check_number
@@ -26,7 +25,11 @@ from .token import Signer
 from .transaction import Transaction
 from .wire import IDLE, Wire
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 _INIT_SECONDS = 3.0
 _RESERVE_SECONDS = 0.5  # of a Lambda deadline: for the ROLLBACK, the log line and the answer
@@ -70,7 +73,7 @@ class CachedConnection:
         self._max_age = MAX_AGE_SECONDS
         self._is_restored = False
         self._next_reason = "first"
-        self._lock, self._lock_pid = Lock(), getpid()
+        self._lock, self._lock_pid = allocate_lock(), getpid()
 
     def checkout(self, deadline_at: float) -> Connection:
         """The kept connection, or a new one in its place; claimed for one transaction."""
@@ -78,7 +81,7 @@ class CachedConnection:
             kept = self._connection
             if kept is not None and not self._is_foreign():
                 kept.claim()  # raises if a transaction is running on it; what is claimed nobody else can take
-                reason = reason_to_replace(self._condition(kept))
+                reason = self._reason_to_replace(kept)
                 if not reason:
                     return kept
                 kept.release()
@@ -109,17 +112,17 @@ class CachedConnection:
                 is_foreign = self._is_foreign()
                 if kept.is_claimed and not is_foreign:
                     raise TransactionError("a transaction is running on the cached connection: use its tx")
-                reason = "fork" if is_foreign else reason_to_replace(self._condition(kept))
+                reason = "fork" if is_foreign else self._reason_to_replace(kept)
                 if not reason:
                     return kept
                 self._discard(kept, reason)
             self._connection = self._open(deadline_at)
             return self._connection
 
-    def _held(self) -> Lock:
+    def _held(self) -> LockType:
         """Threads take turns. In a forked child the lock may be held by a thread that is not there: it gets its own."""
         if self._lock_pid != self._getpid():
-            self._lock, self._lock_pid = Lock(), self._getpid()
+            self._lock, self._lock_pid = allocate_lock(), self._getpid()
         return self._lock
 
     def close(self) -> None:
@@ -139,9 +142,9 @@ class CachedConnection:
         self.opened_for, self._next_reason = self._next_reason, "first"
         return connection
 
-    def _condition(self, kept: Connection) -> Condition:
+    def _reason_to_replace(self, kept: Connection) -> str:
         is_open = not kept.is_broken
-        return Condition(
+        return reason_to_replace(
             is_open=is_open,
             is_restored=self._is_restored,
             age=self._clock() - kept.opened_at,

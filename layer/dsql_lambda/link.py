@@ -17,10 +17,15 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Protocol
 
 from .errors import ConfigError, ConnectError
 from .options import ConnectOptions, is_pem
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
 NEVER = float("inf")
 _RECORD = 16_384  # the most that one TLS record carries: a send of it is handed over whole, or not at all
@@ -312,7 +317,9 @@ def _secured(
             raise ConnectionError("the server chose no ALPN protocol")
     except ssl.SSLCertVerificationError as error:
         sock.close()
-        raise ConnectError(_untrusted(server_name, error)) from error
+        from .refusal import untrusted  # noqa: PLC0415 - the same
+
+        raise untrusted(server_name, error) from error
     except TimeoutError as error:
         sock.close()
         raise ConnectError(f"no TLS handshake with {server_name} within the time allowed: check the network path") from error
@@ -336,23 +343,6 @@ def _left(deadline_at: float, monotonic: Callable[[], float]) -> float:
 
 
 def _unreachable(address: tuple[str, int], error: OSError) -> ConnectError:
-    where = f"{address[0]}:{address[1]}"
-    if isinstance(error, socket.gaierror):
-        return ConnectError(f"the name {address[0]} can't be resolved: check DSQL_HOST, and the VPC's DNS settings")
-    if isinstance(error, TimeoutError):
-        return ConnectError(
-            f"no answer from {where} within the time allowed: check the function's subnet, security group and its route "
-            "(NAT or PrivateLink) to port 5432"
-        )
-    return ConnectError(f"no connection to {where}: {error.strerror or error}; check DSQL_HOST, DSQL_HOSTADDR and DSQL_PORT")
+    from .refusal import unreachable  # noqa: PLC0415 - most connections come about
 
-
-def _untrusted(server_name: str, error: ssl.SSLCertVerificationError) -> str:
-    reason = error.verify_message or str(error)
-    if "expired" in reason or "not yet valid" in reason:
-        check = "check this machine's clock, then the server's certificate"
-    elif "mismatch" in reason or "not valid for" in reason:
-        check = "check that DSQL_HOST is the cluster's own endpoint (a private address belongs in DSQL_HOSTADDR)"
-    else:
-        check = "set DSQL_SSLROOTCERT to the roots to trust (a path, PEM text, or 'system')"
-    return f"the certificate of {server_name} is not trusted, so no token was sent: {reason}; {check}"
+    return unreachable(address, error)

@@ -11,7 +11,8 @@ https://docs.aws.amazon.com/aurora-dsql/latest/userguide/working-with-concurrenc
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+
+from .value import Value
 
 SERIALIZATION_FAILURE = "40001"
 
@@ -27,7 +28,7 @@ class OCCType(StrEnum):
     """A serialization failure without a marker."""
 
 
-class OCCConflict(NamedTuple):
+class OCCConflict(Value):
     """A conflict as it was classified."""
 
     type: OCCType

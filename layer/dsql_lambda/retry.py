@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import inf
 
 from .errors import ConfigError
 from .occ import OCCType
 from .options import check_number
+from .value import Value
 
 _MOST_ATTEMPTS = 100
 _LONGEST_DELAY_MS = 5000.0
@@ -27,8 +27,7 @@ _OF_LAST_ATTEMPT = 5
 _OF_REMAINING = 1 / 60
 
 
-@dataclass(frozen=True, kw_only=True)
-class OCCRetryConfig:
+class OCCRetryConfig(Value, kw_only=True):
     """Attempts and delays. `OCCRetryConfig(max_attempts=1)` turns retrying off.
 
     The `exponential` delay before attempt n + 1 is `base_delay_ms * 2 ** (n - 1)`. The `proportional` one is an eighth of the

@@ -13,20 +13,23 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from struct import Struct
-from typing import Any
 from uuid import UUID
 
 from .driver import converters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Texts = list[str]
+    """A column's values that are not null, decoded as Latin-1: a character a byte."""
+
+    Column = Callable[[Texts], list[Any]]
 
 DATA_ROW = 68
 """The code of the message, as the number that a byte is."""
 
 _size_at = Struct("!i").unpack_from
-
-Texts = list[str]
-"""A column's values that are not null, decoded as Latin-1: a character a byte."""
-
-Column = Callable[[Texts], list[Any]]
 
 
 def split(buffer: bytes, position: int) -> tuple[list[str | None], int, int]:

@@ -7,12 +7,17 @@ and nothing here sees a statement, a value or a credential.
 
 from __future__ import annotations
 
-import logging
 import os
-from typing import Any, Protocol
+import sys
 
 from .errors import OCCRetryExhausted
 from .occ import SERIALIZATION_FAILURE, OCCConflict, OCCType
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
+else:
+    Protocol = object
 
 
 class StructuredLogger(Protocol):
@@ -81,7 +86,7 @@ class Telemetry:
         fields["function_name"] = os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or self._function_name
         try:
             logger = self._logger = self._logger or _default_logger()
-            if isinstance(logger, logging.Logger):
+            if _is_of_the_standard_library(logger):
                 message += "".join(f" {name}={value}" for name, value in fields.items())
             getattr(logger, level)(message, extra=fields)
         except Exception:  # noqa: BLE001, S110 - a log line that fails must not fail a transaction
@@ -92,5 +97,13 @@ def _default_logger() -> StructuredLogger:
     try:
         from aws_lambda_powertools import Logger  # noqa: PLC0415 - imported when there is something to say
     except ImportError:
+        import logging  # noqa: PLC0415
+
         return logging.getLogger("dsql_lambda")
     return Logger()
+
+
+def _is_of_the_standard_library(logger: StructuredLogger) -> bool:
+    """Would it drop the fields? (Whose logger is one has `logging` loaded.)"""
+    logging = sys.modules.get("logging")
+    return logging is not None and isinstance(logger, logging.Logger)

@@ -11,17 +11,19 @@ https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELIN
 from __future__ import annotations
 
 import time
+from _thread import allocate_lock  # `threading.Lock`, without the rest of it
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from struct import Struct
-from threading import Lock
-from typing import Any, NamedTuple
 
 from . import rows
 from .driver import converters, core, dbapi, exceptions, native
 from .errors import TransactionError
 from .link import Link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # pg8000's own arguments of a parameterised call: no placeholder may have their names.
 RESERVED_NAMES = ("expect_rows", "stream", "types")
@@ -91,15 +93,18 @@ class ConnectionTerminated(DatabaseError, exceptions.InterfaceError):  # type: i
         return f"{super().__str__()}: network error"
 
 
-class Statement(NamedTuple):
+class Statement:
     """One statement, ready to be sent."""
 
-    sql: str
-    """As it was written, with `:name` placeholders."""
-    text: str
-    """As it is sent, with `$1` placeholders."""
-    values: tuple[Any, ...] = ()
-    oids: tuple[Any, ...] = ()
+    __slots__ = ("oids", "sql", "text", "values")
+
+    def __init__(self, sql: str, text: str, values: tuple[Any, ...] = (), oids: tuple[Any, ...] = ()) -> None:
+        self.sql = sql
+        """As it was written, with `:name` placeholders."""
+        self.text = text
+        """As it is sent, with `$1` placeholders."""
+        self.values = values
+        self.oids = oids
 
 
 class Result:
@@ -170,7 +175,7 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
         self._awaits_ready = False
         self.server_error: DatabaseError | None = None
         """The first error of the server since somebody set this to None: what the loop judges a transaction by."""
-        self._claim = Lock()
+        self._claim = allocate_lock()
         try:
             super().__init__(user, host, database, port, sock=link, ssl_context=False, **kwargs)
         except BaseException:
@@ -259,9 +264,11 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
                     yield from ((result, row) for row in result.rows or ())
                 result.rows = []
         finally:
-            with suppress(DatabaseError):  # `server_error` remembers it
+            try:
                 for result in answers:
                     result.rows = []
+            except DatabaseError:  # `server_error` remembers it
+                pass
 
     def execute_unnamed(self, statement: str, vals: Any = (), oids: Any = (), stream: Any = None) -> Any:
         """pg8000's parameterised call, in one flight instead of three."""
