@@ -328,3 +328,30 @@ def test_a_failed_statement_is_raised_through_the_decorator(options):
 
     with pytest.raises(DatabaseError, match="accounts_balance_check"):
         handler({}, Context())
+
+
+def test_the_signature_that_callers_see_is_one_in_every_respect():
+    """It is made when somebody looks, and is equal to the one that was."""
+    import inspect
+    import typing
+
+    def plain(event: dict[str, int], /, context: object = None, *, tx: object, flag: bool = False) -> int:
+        """What it does."""
+        return 1
+
+    def without(event: dict[str, int], /, context: object = None, *, flag: bool = False) -> int:
+        return 1
+
+    decorated = with_dsql_transaction(plain)
+    seen = inspect.signature(decorated)
+    assert isinstance(seen, inspect.Signature)
+    assert seen == inspect.signature(without)
+    assert inspect.signature(without) == seen
+    assert hash(seen) == hash(inspect.signature(without))
+    assert str(seen) == str(inspect.signature(without))
+    assert repr(seen) == repr(inspect.signature(without))
+    assert seen.bind({}).arguments == {"event": {}}
+    assert seen.replace(parameters=[]).parameters == {}
+    assert inspect.isfunction(decorated)
+    assert (decorated.__name__, decorated.__doc__) == ("plain", "What it does.")
+    assert typing.get_type_hints(decorated)["return"] is int

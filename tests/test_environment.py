@@ -1,11 +1,13 @@
 """The cached connection: kept from one invocation to the next, and replaced without the caller noticing."""
 
 import os
+import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dsql_lambda import ConfigError, ConnectError, TokenError, TransactionError
+from dsql_lambda import ConfigError, ConnectError, TokenError, TransactionError, with_dsql_transaction
 from dsql_lambda.connection import reason_to_replace
 from dsql_lambda.environment import deadline_after
 
@@ -179,3 +181,56 @@ def test_the_cached_connection_is_not_touched_while_a_transaction_runs(stage):
         return tx.value("SELECT 1")
 
     assert stage.run(inside) == 1
+
+
+ENTERS_THE_KERNEL = {
+    "getpid",
+    "poll.poll",
+    "socket.settimeout",
+    "socket.setblocking",
+    "socket.setsockopt",
+    "urandom",
+    "stat",
+    "open",
+}
+
+
+class Context:
+    def get_remaining_time_in_millis(self):
+        return 30_000
+
+
+def calls_of(function, *args):
+    """How often one call enters each of the C functions above, in this thread."""
+    called: Counter[str] = Counter()
+
+    def count(frame, event, arg):
+        if event == "c_call" and arg.__qualname__ in ENTERS_THE_KERNEL:
+            called[arg.__qualname__] += 1
+
+    sys.setprofile(count)
+    try:
+        function(*args)
+    finally:
+        sys.setprofile(None)
+    return called
+
+
+def test_what_a_warm_transaction_asks_the_system_for(options):
+    """One look at the process and one poll of the socket: no timeout is set. The wait for an answer is a poll of its own."""
+    context = Context()
+
+    @with_dsql_transaction(options=options)
+    def empty(event, context, tx):
+        return tx.attempt
+
+    @with_dsql_transaction(options=options)
+    def write(event, context, tx):
+        tx.defer("UPDATE accounts SET balance = balance + :a WHERE id = :id", a=1, id=1)
+
+    for each in (empty, write):
+        each({}, context)
+    assert calls_of(empty, {}, context) == {"getpid": 1, "poll.poll": 1}
+    called = calls_of(write, {}, context)
+    assert called.pop("poll.poll") in {1, 2, 3}
+    assert called == {"getpid": 1}

@@ -77,9 +77,10 @@ class CachedConnection:
 
     def checkout(self, deadline_at: float) -> Connection:
         """The kept connection, or a new one in its place; claimed for one transaction."""
-        with self._held():
+        pid = self._getpid()
+        with self._held(pid):
             kept = self._connection
-            if kept is not None and not self._is_foreign():
+            if kept is not None and self._pid == pid:
                 kept.claim()  # raises if a transaction is running on it; what is claimed nobody else can take
                 reason = self._reason_to_replace(kept)
                 if not reason:
@@ -94,10 +95,11 @@ class CachedConnection:
 
     def checkin(self, connection: Wire, reason: str) -> None:
         """Take it back: closed if it is not clean, and then replaced at the next use."""
-        with self._held():
+        if connection.is_clean:
             connection.release()
-            if connection.is_clean:
-                return
+            return
+        with self._held(self._getpid()):
+            connection.release()
             if not connection.is_closed:
                 connection.close()
             if self._connection is connection:
@@ -106,10 +108,11 @@ class CachedConnection:
 
     def get(self, deadline_at: float = NEVER) -> Connection:
         """The kept connection, or a new one in its place, for the caller's own statements."""
-        with self._held():
+        pid = self._getpid()
+        with self._held(pid):
             kept = self._connection
             if kept is not None:
-                is_foreign = self._is_foreign()
+                is_foreign = self._pid != pid
                 if kept.is_claimed and not is_foreign:
                     raise TransactionError("a transaction is running on the cached connection: use its tx")
                 reason = "fork" if is_foreign else self._reason_to_replace(kept)
@@ -119,10 +122,10 @@ class CachedConnection:
             self._connection = self._open(deadline_at)
             return self._connection
 
-    def _held(self) -> LockType:
+    def _held(self, pid: int) -> LockType:
         """Threads take turns. In a forked child the lock may be held by a thread that is not there: it gets its own."""
-        if self._lock_pid != self._getpid():
-            self._lock, self._lock_pid = allocate_lock(), self._getpid()
+        if self._lock_pid != pid:
+            self._lock, self._lock_pid = allocate_lock(), pid
         return self._lock
 
     def close(self) -> None:
@@ -152,9 +155,6 @@ class CachedConnection:
             is_idle=kept.transaction_status == IDLE,
             is_readable=is_open and kept.link.is_readable(),
         )
-
-    def _is_foreign(self) -> bool:
-        return self._pid != self._getpid()
 
     def _discard(self, kept: Connection, reason: str) -> None:
         self._next_reason = reason if reason != "first" else "closed"
