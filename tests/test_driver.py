@@ -27,12 +27,26 @@ assert not any("dsql_lambda" in repr(finder) for finder in sys.meta_path)
 """
 
 USED = """
+from dsql_lambda import driver
 from dsql_lambda.driver import converters, core
 import datetime, scramp
 assert converters.timestamptz_in("2024-01-01 00:00:00+05:30").utcoffset() == datetime.timedelta(hours=5, minutes=30)
 assert converters.timestamptz_in("99999-01-01 00:00:00+00") == "99999-01-01 00:00:00+00"
 assert converters.timestamp_in("Wed Dec 17 07:37:16 1997") == datetime.datetime(1997, 12, 17, 7, 37, 16)
 assert converters.interval_in("1 day 02:00:00") == datetime.timedelta(days=1, hours=2)
+import decimal, ipaddress, uuid
+one, net = uuid.UUID(int=1), ipaddress.ip_network("10.0.0.0/8")
+values = [decimal.Decimal("1.50"), one, net, ipaddress.ip_address("::1"), [decimal.Decimal(1), one], (net, None)]
+said = converters.make_params(converters.PY_TYPES, values)
+assert said == ("1.50", str(one), "10.0.0.0/8", "::1", "{1," + str(one) + "}", "(10.0.0.0/8,)"), said
+assert converters.numeric_in("1.50") == decimal.Decimal("1.50") and converters.uuid_in(str(one)) == one
+assert converters.inet_in("10.0.0.0/8") == net and converters.inet_in("::1") == ipaddress.ip_address("::1")
+assert converters.literal(decimal.Decimal("1.5")) == "1.5" and converters.literal(one) == f"'{one}'"
+assert converters.Decimal is decimal.Decimal and converters.UUID is uuid.UUID
+assert converters.make_params(converters.PY_TYPES, values) == said
+driver.dbapi()
+assert converters.PY_PG[decimal.Decimal] == 1700 and converters.PY_PG[ipaddress.IPv6Network] == 869
+assert {type(key) for key in converters.PY_PG} | {type(key) for key in converters.PY_TYPES} <= {type, type(converters.Enum)}
 assert converters.json_in('{"a": [1]}') == {"a": [1]} and converters.json_out({"a": 1}) == '{"a": 1}'
 assert converters.loads is __import__("json").loads
 assert converters.literal([1, None, 2]) == "'{1,NULL,2}'"

@@ -37,9 +37,9 @@ OURS = {
 HANDLERS = {"dsql_lambda.decorator", "dsql_lambda.environment"}
 
 STANDARD = """
-    array base64 binascii collections copyreg datetime decimal enum errno functools genericpath hashlib hmac importlib
-    ipaddress keyword math numbers operator os posixpath re reprlib select selectors socket ssl stat struct types uuid warnings
-    platform zlib
+    array base64 binascii collections copyreg datetime enum errno functools genericpath hashlib hmac importlib
+    keyword math operator os posixpath re reprlib select selectors socket ssl stat struct types warnings
+    zlib
 """.split()  # noqa: SIM905 - it reads better so
 """Of the standard library, for any of the supported versions; what begins with an underscore comes with one of these."""
 

@@ -7,7 +7,8 @@ with these few imports put off until they are used:
 
     pg8000              is the real package, whose `__init__` runs when a name that only it makes is asked for
     pg8000.core         finds scramp at its first use, and the version in the name of the wheel's metadata folder
-    pg8000.converters   finds dateutil.parser at the first call of `parse`, and json at that of `loads` or `dumps`
+    pg8000.converters   finds dateutil, decimal, ipaddress, json and uuid when a value of theirs is read, and the dispatch of
+                        `literal` and of arrays when one is written
 
 They stay in `sys.modules` under their names, so an ordinary `import pg8000`, before or after, gives the same objects. Another
 version of pg8000 than the one that this was written for is imported in the ordinary way.
@@ -20,6 +21,7 @@ import os
 import sys
 from importlib import import_module
 from importlib.machinery import PathFinder
+from types import SimpleNamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,41 +46,34 @@ class _LazyScramp:
         return getattr(scramp, name)
 
 
-class _LazyDateutil:
-    """Stands for the module `dateutil.parser` while pg8000.converters takes its two names from it."""
+class _LazyName:
+    """Stands for what pg8000.converters takes from another module: called, it loads that one and gives way to the real thing."""
 
-    class ParserError(Exception):
-        """Replaced together with `parse`, before that one can raise."""
-
-    def __init__(self, converters: ModuleType) -> None:
+    def __init__(self, converters: ModuleType, module: str, name: str) -> None:
         self._converters = converters
+        self._module = module
+        self._name = name
 
-    def parse(self, text: str) -> Any:
-        """dateutil's own, which takes its place with the first call."""
-        parser = import_module("dateutil.parser")
-        self._converters.ParserError = parser.ParserError  # type: ignore[attr-defined]
-        self._converters.parse = parser.parse  # type: ignore[attr-defined]
-        return parser.parse(text)
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        return self.settle()(*arguments, **keywords)
+
+    def settle(self) -> Any:
+        """Put the real thing in place, and return it."""
+        real = getattr(import_module(self._module), self._name)
+        names = vars(self._converters)
+        # pg8000's tables by type. Until now a value of this type was written by `str`, as they would have it written.
+        for table in ("PY_PG", "PY_TYPES"):
+            names[table] = {real if key is self else key: value for key, value in names[table].items()}
+        names[self._name] = real
+        return real
 
 
-class _LazyJson:
-    """Stands for the module `json` while pg8000.converters takes its two functions from it."""
+class _LazyParse(_LazyName):
+    """dateutil's `parse`, whose exception comes with it."""
 
-    def __init__(self, converters: ModuleType) -> None:
-        self._converters = converters
-
-    def dumps(self, value: Any) -> Any:
-        """The module's own, which takes its place with the first call."""
-        return self._put_in_place("dumps")(value)
-
-    def loads(self, text: str) -> Any:
-        """The same."""
-        return self._put_in_place("loads")(text)
-
-    def _put_in_place(self, name: str) -> Any:
-        function = getattr(import_module("json"), name)
-        setattr(self._converters, name, function)
-        return function
+    def settle(self) -> Any:
+        vars(self._converters)["ParserError"] = import_module("dateutil.parser").ParserError
+        return super().settle()
 
 
 class _LazyDispatch:
@@ -93,7 +88,7 @@ class _LazyDispatch:
         """`singledispatch`'s own, as a decorator: bare, or called with a type."""
         if self._made is not None:
             return self._made.register(*arguments)
-        if len(arguments) == 1 and isinstance(arguments[0], type):
+        if len(arguments) == 1 and isinstance(arguments[0], (type, _LazyName)):
             return lambda function: self.register(arguments[0], function)
         self._registered.append(arguments)
         return arguments[-1]
@@ -102,8 +97,8 @@ class _LazyDispatch:
         from functools import singledispatch  # noqa: PLC0415
 
         made = singledispatch(self._function)
-        for arguments in self._registered:
-            made.register(*arguments)
+        for first, *rest in self._registered:
+            made.register(first.settle() if isinstance(first, _LazyName) else first, *rest)
         self._made = made
         return made
 
@@ -114,18 +109,18 @@ class _LazyDispatch:
         return getattr(self._made or self._make(), name)
 
 
-class _LazyFunctools:
-    """Stands for the module `functools` while pg8000.converters takes its one name from it."""
-
-    singledispatch = _LazyDispatch
-
-
-class _Metadata:
-    """Stands for the module `importlib.metadata` where pg8000.core asks for its own version."""
-
-    @staticmethod
-    def version(name: str) -> str:
-        return VERSION
+def _stand_ins(module: ModuleType) -> dict[str, Any]:
+    """What `module` gets in place of the modules that it would import, by their names."""
+    addresses = ("IPv4Address", "IPv4Network", "IPv6Address", "IPv6Network", "ip_address", "ip_network")
+    taken = {"decimal": ("Decimal",), "ipaddress": addresses, "json": ("dumps", "loads"), "uuid": ("UUID",)}
+    found: dict[str, Any] = {
+        source: SimpleNamespace(**{name: _LazyName(module, source, name) for name in names}) for source, names in taken.items()
+    }
+    found["dateutil.parser"] = SimpleNamespace(parse=_LazyParse(module, "dateutil.parser", "parse"), ParserError=ValueError)
+    found["functools"] = SimpleNamespace(singledispatch=_LazyDispatch)
+    found["importlib.metadata"] = SimpleNamespace(version=lambda _: VERSION)
+    found["scramp"] = _LazyScramp(module)
+    return found
 
 
 class _LeanLoader:
@@ -143,13 +138,7 @@ class _LeanLoader:
         if module.__name__ == "pg8000":
             self._put_off(module)
             return
-        stand_ins = {
-            "scramp": _LazyScramp(module),
-            "dateutil.parser": _LazyDateutil(module),
-            "functools": _LazyFunctools(),
-            "json": _LazyJson(module),
-            "importlib.metadata": _Metadata(),
-        }
+        stand_ins = _stand_ins(module)
 
         def lean_import(name: str, *more: Any, **others: Any) -> Any:
             return stand_ins[name] if name in stand_ins else builtins.__import__(name, *more, **others)
@@ -216,7 +205,10 @@ finally:
 
 
 def dbapi() -> Any:
-    """pg8000's module of that name, which most programs never need."""
+    """pg8000's module of that name, which most programs never need. It reads the tables by type: they hold the real ones then."""
+    for each in list(converters.PY_PG):
+        if isinstance(each, _LazyName):
+            each.settle()
     import pg8000.dbapi  # noqa: PLC0415
 
     return pg8000.dbapi

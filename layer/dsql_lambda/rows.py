@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, time
-from decimal import Decimal
 from struct import Struct
-from uuid import UUID
 
 from .driver import converters
 
@@ -127,16 +125,17 @@ def _jsons(texts: Texts) -> list[Any]:
 
 _new = object.__new__
 _set = object.__setattr__
-_IS_SAFE = UUID(int=0).is_safe
 
 
 def _uuids(texts: Texts) -> list[Any]:
     """As `UUID(text)`, without its doubts about what the text might be."""
+    from uuid import UUID, SafeUUID  # noqa: PLC0415 - for those who have some
+
     uuids = []
     for text in texts:
         uuid = _new(UUID)
         _set(uuid, "int", int(text.replace("-", ""), 16))
-        _set(uuid, "is_safe", _IS_SAFE)
+        _set(uuid, "is_safe", SafeUUID.unknown)
         uuids.append(uuid)
     return uuids
 
@@ -175,6 +174,12 @@ def _timestamptzs(texts: Texts) -> list[Any]:
     return [converters.timestamptz_in(text) for text in texts]
 
 
+def _decimals(texts: Texts) -> list[Any]:
+    from decimal import Decimal  # noqa: PLC0415 - the same
+
+    return list(map(Decimal, texts))
+
+
 def _numbers(kind: Callable[[str], Any]) -> Column:
     return lambda texts: list(map(kind, texts))
 
@@ -187,7 +192,7 @@ _FAST: dict[int, Column] = {
     id(converters.bytes_in): _bytes,
     id(converters.date_in): _dates,
     id(converters.json_in): _jsons,
-    id(converters.numeric_in): _numbers(Decimal),
+    id(converters.numeric_in): _decimals,
     id(converters.string_in): _strings,
     id(converters.time_in): _times,
     id(converters.timestamp_in): _timestamps,
