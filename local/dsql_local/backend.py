@@ -15,6 +15,7 @@ from .messages import (
     SYNC,
     TERMINATE,
     Message,
+    Run,
     Splitter,
     bind,
     close_portal,
@@ -73,7 +74,7 @@ class Backend:
         self._reader = reader
         self._writer = writer
         self._splitter = Splitter()
-        self._inbox: deque[Message] = deque()
+        self._inbox: deque[Message | Run] = deque()
         self.greeting: list[Message] = []
         self.status = b"I"
         self.pid = 0
@@ -94,6 +95,8 @@ class Backend:
         self._writer.write(startup(parameters))
         while True:
             message = await self.receive()
+            if isinstance(message, Run):
+                continue
             if message.kind == b"E":
                 raise StartupRefused(message)
             if message.kind == b"K":
@@ -111,8 +114,8 @@ class Backend:
         with contextlib.suppress(ConnectionError):
             await self._writer.drain()
 
-    async def receive(self) -> Message:
-        """The next message; a ReadyForQuery sets `status`."""
+    async def receive(self) -> Message | Run:
+        """The next message, or some rows; a ReadyForQuery sets `status`."""
         while not self._inbox:
             try:
                 data = await self._reader.read(CHUNK)
@@ -120,13 +123,13 @@ class Backend:
                 raise BackendLost(str(lost)) from lost
             if not data:
                 raise BackendLost("PostgreSQL closed the connection")
-            self._inbox.extend(self._splitter.feed(data))
+            self._inbox.extend(self._splitter.runs(data))
         message = self._inbox.popleft()
-        if message.kind == b"Z":
+        if message.kind == b"Z" and isinstance(message, Message):
             self.status = message.body
         return message
 
-    async def finish(self) -> list[Message]:
+    async def finish(self) -> list[Message | Run]:
         """All messages up to and without the next ReadyForQuery."""
         messages = []
         while (message := await self.receive()).kind != b"Z":
@@ -137,13 +140,14 @@ class Backend:
         """Run one command of our own; its rows as text. Raises `CommandFailed`."""
         self.send(commands(sql))
         messages = self.check(await self.finish())
-        rows = [data_row(message) for message in messages if message.kind == b"D"]
+        rows = [data_row(message) for run in messages if isinstance(run, Run) for message in run.messages]
         return [[None if value is None else value.decode() for value in row] for row in rows]
 
     async def copy_out(self, sql: str) -> bytes:
         """Run a COPY TO STDOUT; its data."""
         self.send(commands(sql))
-        return b"".join(message.body for message in self.check(await self.finish()) if message.kind == b"d")
+        runs = [run for run in self.check(await self.finish()) if isinstance(run, Run)]
+        return b"".join(piece[5:] for run in runs for piece in run.pieces)
 
     async def copy_in(self, sql: str, data: bytes) -> None:
         """Run a COPY FROM STDIN with this data."""
@@ -157,10 +161,10 @@ class Backend:
         await self.finish()
 
     @staticmethod
-    def check(messages: list[Message]) -> list[Message]:
+    def check(messages: list[Message | Run]) -> list[Message | Run]:
         """The answer to our own commands as it is; raises `CommandFailed` for an error in it."""
         for message in messages:
-            if message.kind == b"E":
+            if message.kind == b"E" and isinstance(message, Message):
                 raise CommandFailed(message)
         return messages
 

@@ -8,7 +8,6 @@ elsewhere.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal
 
 from .faults import Outline
@@ -50,9 +49,6 @@ def retold(message: Message, instead: Callable[[str], str]) -> Message:
     return Message(b"P", b"\0".join((name, instead(sql.decode("utf-8", "replace")).encode(), types)))
 
 
-_kind = lru_cache(maxsize=4096)(kind_of)
-
-
 @dataclass(frozen=True, slots=True)
 class Unit:
     """Messages that succeed or fail as one; `statements` are the SQL texts they execute."""
@@ -64,7 +60,7 @@ class Unit:
     @property
     def kind(self) -> Kind:
         """What it means to a transaction; a unit of several statements is OTHER."""
-        return _kind(self.statements[0]) if len(self.statements) == 1 else Kind.OTHER
+        return kind_of(self.statements[0]) if len(self.statements) == 1 else Kind.OTHER
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -133,7 +129,7 @@ class Flight:
 
     def outline(self, *, inside: bool) -> Outline:
         """What faults need to know of it."""
-        kinds = [_kind(statement) for statement in self.statements]
+        kinds = [kind_of(statement) for statement in self.statements]
         return Outline(inside, Kind.BEGIN in kinds, Kind.COMMIT in kinds, any(not kind.controls for kind in kinds))
 
     def units(self, *, inside: bool) -> Iterator[Unit]:
@@ -213,7 +209,7 @@ class Flights:
         (sql,) = message.texts(1)
         statements = split(sql)
         if len(statements) < 2:
-            yield Unit((message,), tuple(statements))
+            yield Unit((message,), statements)
             return
         for statement in statements:
             yield Unit((query(statement),), (statement,))

@@ -5,10 +5,11 @@ PostgreSQL is told in `session`.
 """
 
 import asyncio
+import contextlib
 import functools
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -294,16 +295,33 @@ class Connection:
 
     async def _run(self, flight: Flight, session: Session, client: Listening) -> None:
         """Execute a flight, unless its client goes away meanwhile: then its backend is let go, and with it the locks."""
-        running = asyncio.ensure_future(session.run(flight, client))
+        with self._unless_gone():
+            await session.run(flight, client)
+
+    @contextlib.contextmanager
+    def _unless_gone(self) -> Iterator[None]:
+        """While this is entered, it is looked now and then whether the client is still there: else what runs ends with `Gone`."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        gone = False
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal gone, timer
+            gone = self._link.is_gone
+            if not gone:
+                timer = loop.call_later(LOOKING_SECONDS, look)
+            elif task is not None:
+                task.cancel()
+
+        timer = loop.call_later(LOOKING_SECONDS, look)
         try:
-            while not (await asyncio.wait({running}, timeout=LOOKING_SECONDS))[0]:
-                if self._link.is_gone:
-                    raise Gone
-            running.result()
+            yield
+        except asyncio.CancelledError:
+            if gone and task is not None and task.uncancel() == 0:
+                raise Gone from None
+            raise
         finally:
-            if not running.done():
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+            timer.cancel()
 
     async def _cut_off(self, struck: Struck) -> None:
         """Let a cut happen, after what is not to be applied was rolled back."""

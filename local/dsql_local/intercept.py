@@ -5,7 +5,7 @@ It knows what a CommandComplete says of rows, and decides nothing.
 
 import re
 
-from .messages import Message, Splitter
+from .messages import Message, Run, Splitter
 from .reply import Client
 
 __all__ = ["Intercept"]
@@ -26,11 +26,11 @@ class Intercept:
 
     def write(self, data: bytes) -> None:
         """Keep an answer."""
-        for message in self._splitter.feed(data):
+        for message in self._splitter.runs(data):
             self._kept += self._noted(message).data
 
-    def _noted(self, message: Message) -> Message:
-        if message.kind != b"C":
+    def _noted(self, message: Message | Run) -> Message | Run:
+        if isinstance(message, Run) or message.kind != b"C":
             return message
         (tag,) = message.texts(1)
         modified = _MODIFIED.fullmatch(tag)

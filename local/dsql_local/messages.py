@@ -20,6 +20,7 @@ __all__ = [
     "TERMINATE",
     "Message",
     "ProtocolError",
+    "Run",
     "Splitter",
     "StartupPacket",
     "TooLong",
@@ -75,6 +76,29 @@ class Message:
         return [part.decode("utf-8", "replace") for part in parts[:count]]
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Whole messages of one kind, one behind the other, as they travel: rows are many, and an object for each is dear."""
+
+    kind: bytes
+    data: bytes
+    starts: Sequence[int]  # where each message begins
+
+    @property
+    def pieces(self) -> Iterator[bytes]:
+        """Each message as it travels."""
+        return (self.data[start:end] for start, end in zip(self.starts, (*self.starts[1:], len(self.data)), strict=True))
+
+    @property
+    def messages(self) -> Iterator[Message]:
+        """Each message."""
+        return (Message(self.kind, piece[5:]) for piece in self.pieces)
+
+
+_ROWS = frozenset(b"Dd")  # DataRow and CopyData: what a server sends many of
+_HEAD = struct.Struct("!Bi")
+
+
 class Splitter:
     """Cuts a stream of bytes into messages; what is incomplete waits for the next bytes."""
 
@@ -88,20 +112,46 @@ class Splitter:
         pending += data
         start = 0
         try:
-            while len(pending) - start >= 5:
-                (length,) = struct.unpack_from("!i", pending, start + 1)
-                if not 4 <= length <= MAX_LENGTH:
-                    raise ProtocolError(f"a message says that it is {length} bytes long")
-                if length > self._longest:
-                    raise TooLong(f"a message of {length} bytes")
-                end = start + 1 + length
-                if len(pending) < end:
-                    break
+            while (end := self._end(start)) is not None:
                 message = Message(bytes(pending[start : start + 1]), bytes(pending[start + 5 : end]))
                 start = end
                 yield message
         finally:
             del pending[:start]
+
+    def runs(self, data: bytes) -> Iterator[Message | Run]:
+        """The same of a server's bytes, rows of one chunk that follow each other as one run."""
+        pending = self._pending
+        pending += data
+        start = 0
+        try:
+            while (end := self._end(start)) is not None:
+                kind = pending[start]
+                piece: Message | Run
+                if kind in _ROWS:
+                    starts = [0]
+                    while end < len(pending) and pending[end] == kind and (following := self._end(end)) is not None:
+                        starts.append(end - start)
+                        end = following
+                    piece = Run(bytes((kind,)), bytes(pending[start:end]), starts)
+                else:
+                    piece = Message(bytes((kind,)), bytes(pending[start + 5 : end]))
+                start = end
+                yield piece
+        finally:
+            del pending[:start]
+
+    def _end(self, start: int) -> int | None:
+        """Where the message that begins here ends, None if it is not whole yet."""
+        if len(self._pending) - start < 5:
+            return None
+        _, length = _HEAD.unpack_from(self._pending, start)
+        if not 4 <= length <= MAX_LENGTH:
+            raise ProtocolError(f"a message says that it is {length} bytes long")
+        if length > self._longest:
+            raise TooLong(f"a message of {length} bytes")
+        end: int = start + 1 + length
+        return end if end <= len(self._pending) else None
 
 
 # --- Startup: the only packet without a kind ---
@@ -213,6 +263,6 @@ def data_row(message: Message) -> list[bytes | None]:
     return row
 
 
-def joined(messages: Sequence[Message]) -> bytes:
+def joined(messages: Sequence[Message | Run]) -> bytes:
     """Several messages as they travel."""
     return b"".join(message.data for message in messages)

@@ -10,13 +10,13 @@ from typing import Protocol
 from .answers import conflict
 from .backend import Backend
 from .flights import Unit
-from .messages import Message, error_fields, joined
+from .messages import Message, Run, error_fields, joined
 
 __all__ = ["Client", "NoClient", "Reply", "carry", "in_own_words"]
 
 BATCH_BYTES = 1 << 16
 HELD_BYTES = 1 << 20  # what is longer is passed on as it comes, and cannot be replaced any more
-_COMPARED = frozenset((b"T", b"D", b"C", b"I", b"s", b"n", b"d"))  # what a client sees of an execution
+_COMPARED = frozenset((b"T", b"C", b"I", b"s", b"n"))  # beside rows, what a client sees of an execution
 
 
 class Client(Protocol):
@@ -63,7 +63,7 @@ def in_own_words(message: Message) -> Message:
 class Reply:
     """What PostgreSQL said to one unit, up to and without ReadyForQuery."""
 
-    held: list[Message] = field(default_factory=list)
+    held: list[Message | Run] = field(default_factory=list)
     error: Message | None = None
     passed_on: bool = False  # part of it has left although it was to be held
     copied: list[Message] = field(default_factory=list)  # what the client sent in COPY FROM STDIN
@@ -81,7 +81,7 @@ class Reply:
 
     def give(self, client: Client) -> bool:
         """Hand it to the client, a conflict in DSQL's words; whether it is a success."""
-        client.write(joined([in_own_words(message) for message in self.held]))
+        client.write(joined([in_own_words(each) if isinstance(each, Message) else each for each in self.held]))
         self.held = []
         return self.error is None
 
@@ -90,13 +90,17 @@ async def carry(backend: Backend, unit: Unit, client: Client, *, hold: bool, cop
     """Read the reply to a unit that was sent. Without `copying` the data of its COPY FROM STDIN was sent with it."""
     reply, size = Reply(), 0
     while (message := await backend.receive()).kind != b"Z":
-        if message.kind in _COMPARED:
+        if isinstance(message, Run):
+            size += len(message.data)
             if hold:  # else nobody compares: it will not be executed again
+                reply.digest += sum(map(hash, message.pieces))
+        else:
+            size += len(message.body)
+            if message.kind == b"E":
+                reply.error = message
+            elif hold and message.kind in _COMPARED:
                 reply.digest += hash(message.data)
-        elif message.kind == b"E":
-            reply.error = message
         reply.held.append(message)
-        size += len(message.body)
         copy_in = copying and message.kind == b"G"
         if size > (HELD_BYTES if hold else BATCH_BYTES) or copy_in:
             reply.passed_on = True

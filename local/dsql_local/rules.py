@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import lru_cache
 
 import pgparse  # type: ignore[import-not-found]
 
@@ -16,6 +15,7 @@ from .datatypes import DataTypes
 from .lookups import Lookup, lookups
 from .matching import Node, at, nodes, strings
 from .refusals import WITH_COLUMNS, Found, parameter, refusals
+from .remembered import by_text
 from .rulebook import ANSWERS, LIMITS, RULES, SHOWN, Refused, answer
 from .statements import Kind, kind_of
 from .syntax import Translated, first_word, index_method, translate
@@ -55,7 +55,7 @@ class Verdict:
     waits: bool = False  # for a job
 
 
-@lru_cache(maxsize=4096)
+@by_text
 def judge(sql: str) -> Verdict:
     """The verdict on one statement."""
     word = first_word(sql)

@@ -27,6 +27,7 @@ __all__ = ["Note", "Session"]
 
 CLOSING_SECONDS = 1.0
 _BEGIN = commands("BEGIN")
+_COMMIT_OWN = commands("COMMIT")
 _COMMIT = Unit((query("COMMIT"),), ("COMMIT",))
 
 
@@ -219,9 +220,9 @@ class Session:
 
     async def _committed(self) -> Message | None:
         """COMMIT a transaction of our own: the error, if it fails."""
-        self._backend.send(commands("COMMIT"))
+        self._backend.send(_COMMIT_OWN)
         for message in await self._backend.finish():
-            if message.kind == b"E":
+            if message.kind == b"E" and isinstance(message, Message):
                 return in_own_words(message)
         self._guard.committed()
         return None

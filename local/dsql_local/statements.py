@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
+from .remembered import by_text
+
 __all__ = ["Kind", "assigned", "comments", "identifiers", "kind_of", "locks_for_update", "may_write", "shares_keys", "split"]
 
 _TOKEN = re.compile(
@@ -74,7 +76,8 @@ def comments(sql: str) -> Iterator[tuple[str, int, int]]:
     return ((text, start, end) for group, text, start, end in _tokens(sql) if group == "space" and text.startswith("/*"))
 
 
-def split(sql: str) -> list[str]:
+@by_text
+def split(sql: str) -> tuple[str, ...]:
     """The statements of `sql`, without their `;` and without empty ones. `BEGIN ATOMIC … END` bodies stay whole."""
     found: list[str] = []
     start: int | None = None
@@ -95,7 +98,7 @@ def split(sql: str) -> list[str]:
             depth = _nesting(words, depth)
     if start is not None:
         found.append(sql[start:last])
-    return found
+    return tuple(found)
 
 
 def _nesting(words: list[str], depth: int) -> int:
@@ -113,6 +116,7 @@ def _words(statement: str) -> Iterator[str]:
     return (text.upper() for group, text, _, _ in _tokens(statement) if group == "word")
 
 
+@by_text
 def kind_of(statement: str) -> Kind:
     """What one statement means to a transaction."""
     words = _words(statement)
@@ -129,6 +133,7 @@ def kind_of(statement: str) -> Kind:
     return Kind.SAVEPOINT if first in ("SAVEPOINT", "RELEASE") else Kind.OTHER
 
 
+@by_text
 def may_write(statement: str) -> bool:
     """Whether a statement may write or lock a row; only what surely reads is False (a function's writes are not seen)."""
     words = _words(statement)
@@ -137,6 +142,7 @@ def may_write(statement: str) -> bool:
     return True
 
 
+@by_text
 def locks_for_update(statement: str) -> bool:
     """Whether a statement locks rows with FOR UPDATE (or FOR NO KEY UPDATE)."""
     words = list(_words(statement))
@@ -144,22 +150,25 @@ def locks_for_update(statement: str) -> bool:
     return any(("UPDATE",) in after or ("NO", "KEY", "UPDATE") in after for after in following)
 
 
+@by_text
 def shares_keys(statement: str) -> bool:
     """Whether a statement locks rows with FOR KEY SHARE."""
     words = list(_words(statement))
     return any(words[at : at + 3] == ["FOR", "KEY", "SHARE"] for at in range(len(words)))
 
 
-def identifiers(statement: str) -> set[str]:
+@by_text
+def identifiers(statement: str) -> frozenset[str]:
     """Every name that stands in a statement, as PostgreSQL folds it: unquoted in lower case, quoted as written."""
-    return {_folded(group, text) for group, text, _, _ in _tokens(statement) if group in ("word", "name")}
+    return frozenset(_folded(group, text) for group, text, _, _ in _tokens(statement) if group in ("word", "name"))
 
 
 def _folded(group: str, text: str) -> str:
     return text.lower() if group == "word" else text.strip('"').replace('""', '"')
 
 
-def assigned(statement: str) -> set[str]:
+@by_text
+def assigned(statement: str) -> frozenset[str]:
     """Every name in its SET clauses, as `identifiers` has them: at least the columns that it assigns to."""
     names = set[str]()
     depth, inside = 0, False
@@ -176,4 +185,4 @@ def assigned(statement: str) -> set[str]:
             inside = False
         elif group in ("word", "name"):
             names.add(_folded(group, text))
-    return names
+    return frozenset(names)

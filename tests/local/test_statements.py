@@ -33,7 +33,7 @@ from dsql_local.statements import Kind, identifiers, kind_of, locks_for_update, 
 )
 def test_a_script_is_split_where_statements_end(sql, expected):
     """Only a `;` outside strings, names, comments, dollar quotes and function bodies ends a statement."""
-    assert split(sql) == expected
+    assert list(split(sql)) == expected
 
 
 @given(st.text(alphabet="a;'\"$-/*\\ \nE1", max_size=40))
