@@ -6,6 +6,7 @@ touching the client's unnamed statement and portal. What is sent when is decided
 
 import asyncio
 import contextlib
+import functools
 import struct
 from collections import deque
 from collections.abc import Mapping
@@ -28,9 +29,11 @@ from .messages import (
     startup,
 )
 
-__all__ = ["Backend", "BackendLost", "CommandFailed", "StartupRefused", "commands"]
+__all__ = ["Backend", "BackendLost", "CommandFailed", "StartupRefused", "ahead", "commands"]
 
 _OURS = "_dsql_local"  # the name of our own statements and portals
+_PER_COMMAND = 7  # messages of `_command` that are answered, each with one
+_UNASKED = (b"N", b"S", b"A")
 CHUNK = 1 << 16
 CLOSING_SECONDS = 0.5
 
@@ -59,6 +62,12 @@ class CommandFailed(Exception):
 def commands(*statements: str) -> bytes:
     """Statements by the extended protocol under a name of our own, answered up to one ReadyForQuery."""
     return b"".join(_command(sql) for sql in statements) + SYNC.data
+
+
+@functools.lru_cache(maxsize=16)
+def ahead(*statements: str) -> bytes:
+    """The same without a ReadyForQuery of its own: what is sent behind it must ask for one. For a few fixed statements."""
+    return b"".join(_command(sql) for sql in statements)
 
 
 def _command(sql: str, copied: bytes | None = None) -> bytes:
@@ -135,6 +144,18 @@ class Backend:
         while (message := await self.receive()).kind != b"Z":
             messages.append(message)
         return messages
+
+    async def pass_ahead(self, count: int) -> None:
+        """Read the answers to so many commands that were sent `ahead` of something else.
+
+        Raises `CommandFailed`; then what was sent behind them is skipped, and a Query answers nothing.
+        """
+        left = count * _PER_COMMAND
+        while left:
+            message = await self.receive()
+            if message.kind == b"E" and isinstance(message, Message):
+                raise CommandFailed(message)
+            left -= message.kind not in _UNASKED
 
     async def run(self, sql: str) -> list[list[str | None]]:
         """Run one command of our own; its rows as text. Raises `CommandFailed`."""

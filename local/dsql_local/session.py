@@ -10,7 +10,7 @@ import contextlib
 from typing import Protocol
 
 from .answers import IN_FAILED_TRANSACTION, UNAVAILABLE, conflict
-from .backend import Backend, BackendLost, CommandFailed, commands
+from .backend import Backend, BackendLost, CommandFailed, ahead, commands
 from .faults import Conflict, Faults, Unavailable
 from .flights import Flight, Unit
 from .guard import Guard
@@ -26,8 +26,7 @@ from .transaction import Transaction
 __all__ = ["Note", "Session"]
 
 CLOSING_SECONDS = 1.0
-_BEGIN = commands("BEGIN")
-_COMMIT_OWN = commands("COMMIT")
+_END = commands("COMMIT")
 _COMMIT = Unit((query("COMMIT"),), ("COMMIT",))
 
 
@@ -159,9 +158,9 @@ class Session:
 
     async def _pass_on(self, unit: Unit, client: Client, *, begin: bool = False) -> bool:
         """Hand a unit on as it is, behind a BEGIN of our own if that is asked for, and its answers back as they come."""
-        self._backend.send((_BEGIN if begin else b"") + unit.data)
+        self._backend.send((ahead("BEGIN") if begin else b"") + unit.data)
         if begin:
-            self._backend.check(await self._backend.finish())
+            await self._backend.pass_ahead(1)
         reply = await carry(self._backend, unit, client, hold=False)
         if reply.lost:
             self._note("conflict", code="OC000", reason="at the statement")
@@ -220,7 +219,7 @@ class Session:
 
     async def _committed(self) -> Message | None:
         """COMMIT a transaction of our own: the error, if it fails."""
-        self._backend.send(_COMMIT_OWN)
+        self._backend.send(_END)
         for message in await self._backend.finish():
             if message.kind == b"E" and isinstance(message, Message):
                 return in_own_words(message)

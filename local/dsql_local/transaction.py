@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .answers import conflict
-from .backend import Backend, CommandFailed, commands
+from .backend import Backend, CommandFailed, ahead
 from .flights import Unit
 from .keys import Keys
 from .measure import modified_rows
@@ -150,9 +150,8 @@ class Transaction:
             before.append(f"SAVEPOINT {_LAST}")
         self._shares_keys = self._shares_keys or any(shares_keys(statement) for statement in unit.statements)
         so_far = await modified_rows(self._backend) if counting else 0
-        self._backend.send((commands(*before) if before else b"") + unit.data)
-        if before:
-            self._backend.check(await self._backend.finish())
+        self._backend.send(ahead(*before) + unit.data)
+        await self._backend.pass_ahead(len(before))
         self._started = True
         reply = await carry(self._backend, unit, client, hold=True, copying=not again)
         if counting and reply.error is None:
