@@ -32,7 +32,8 @@ from .messages import (
 __all__ = ["Backend", "BackendLost", "CommandFailed", "StartupRefused", "ahead", "commands"]
 
 _OURS = "_dsql_local"  # the name of our own statements and portals
-_PER_COMMAND = 7  # messages of `_command` that are answered, each with one
+_CLOSES = (close_portal(_OURS), close_statement(_OURS))
+_PER_COMMAND = 5  # messages of `_command` that are answered, each with one
 _UNASKED = (b"N", b"S", b"A")
 CHUNK = 1 << 16
 CLOSING_SECONDS = 0.5
@@ -72,8 +73,7 @@ def ahead(*statements: str) -> bytes:
 
 def _command(sql: str, copied: bytes | None = None) -> bytes:
     data = () if copied is None else (Message(b"d", copied), Message(b"c"))
-    run = (parse(_OURS, sql), bind(_OURS, _OURS), execute(_OURS), *data, close_portal(_OURS), close_statement(_OURS))
-    return joined((close_portal(_OURS), close_statement(_OURS), *run))  # a failed one may have left both
+    return joined((parse(_OURS, sql), bind(_OURS, _OURS), execute(_OURS), *data, *_CLOSES))
 
 
 class Backend:
@@ -139,7 +139,14 @@ class Backend:
         return message
 
     async def finish(self) -> list[Message | Run]:
-        """All messages up to and without the next ReadyForQuery."""
+        """The answer to our own commands, up to and without its ReadyForQuery. Nothing of one that failed is left."""
+        messages = await self._answer()
+        if any(message.kind == b"E" for message in messages):
+            self.send(joined((*_CLOSES, SYNC)))
+            await self._answer()
+        return messages
+
+    async def _answer(self) -> list[Message | Run]:
         messages = []
         while (message := await self.receive()).kind != b"Z":
             messages.append(message)
