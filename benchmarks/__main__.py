@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dsql_lambda import connect
 
-from . import cold_start, contention, latency, pool, round_trips, storm, warm_path
+from . import cold_start, contention, init_phase, latency, pool, round_trips, storm, warm_path
 from .local import options_of, served
 from .report import Section
 
@@ -39,6 +39,7 @@ def main() -> None:
             lambda: round_trips.section(say=say),
             lambda: latency.section(environment, say=say),
             lambda: cold_start.section(environment, say=say),
+            lambda: init_phase.section(environment, say=say),
             lambda: warm_path.section(environment, say=say),
             lambda: pool.section(environment, say=say),
             lambda: contention.section(environment, say=say),
@@ -66,7 +67,7 @@ make bench                            # all of it, in at most 15 minutes on two 
 ```
 
 One chapter, printed: `.venv/bin/python -m benchmarks.<module>`, where the module is `round_trips`, `latency`, `cold_start`,
-`warm_path`, `pool`, `contention` or `storm`. The two simulations give the same numbers on every machine.
+`init_phase`, `warm_path`, `pool`, `contention` or `storm`. The two simulations give the same numbers on every machine.
 """
     return "\n".join([head, *(f"## {section.title}\n\n{section.text.strip()}\n" for section in sections)])
 

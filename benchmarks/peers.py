@@ -3,7 +3,7 @@ process of its own.
 
 All verify TLS against the local DSQL's certificate authority, and make a real token. The cluster's name does not resolve
 here: libpq is given `hostaddr`; for asyncpg and pg8000, `socket.getaddrinfo` is replaced inside the process by one that knows
-the one address.
+the one address. The layer's own timeout leaves time for a run under valgrind.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONNECTOR = "connector, psycopg 3"
 FIRST_ROW = {
     OURS: """
 from dsql_lambda import with_dsql_transaction
-@with_dsql_transaction(timeout=10)
+@with_dsql_transaction(timeout=60)
 def first(tx):
     return tx.value("SELECT balance FROM accounts WHERE id = :id", id=1)
 row = first()

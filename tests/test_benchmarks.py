@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # `benchmarks` is a folder of the repository, not installed
 
-from benchmarks import charts, contention, report, storm  # noqa: E402
+from benchmarks import charts, cold_start, contention, init_phase, instructions, report, storm  # noqa: E402
 from benchmarks.optimistic import Scenario, simulate  # noqa: E402
 
 from dsql_lambda import OCCRetryConfig  # noqa: E402
@@ -102,6 +102,38 @@ def test_charts_are_well_formed():
         root = ElementTree.fromstring(svg)
         assert root.attrib["aria-label"]
         assert "prefers-color-scheme: dark" in svg
+
+
+def test_valgrinds_count_is_read():
+    """The last line of what cachegrind writes without its simulation of a cache; what has none is an error."""
+    said = "==7== Cachegrind, a cache and branch-prediction profiler\n==7== \n==7== I   refs:      1,344,452,062\n"
+    assert instructions.read_count(said) == 1_344_452_062
+    with pytest.raises(RuntimeError, match="Unrecognised instruction"):
+        instructions.read_count("==7== valgrind: Unrecognised instruction at address 0x4a3b2c.")
+
+
+def test_the_targets_of_cold_start_are_judged_by_both_measures():
+    """A target that holds by instructions and not by CPU time says so; what was not counted has no column."""
+    times = [[9.0, 9.6, 10.3], [18.9, 23.4, 25.4]]
+    head, _, first, second = cold_start.targets(times, [11.3, 19.9]).split("\n")
+    assert head == "| target | by instructions | holds | by CPU time | holds |"
+    assert first.endswith("| 1 to 11.3 | yes | 1 to 9.60 (9.00 to 10.3) | **no** |")
+    assert second.endswith("| 1 to 19.9 | **no** | 1 to 23.4 (18.9 to 25.4) | yes |")
+    head, _, first, second = cold_start.targets(times, []).split("\n")
+    assert head == "| target | by CPU time | holds |"
+    assert first.endswith("both with bytecode | 1 to 9.60 (9.00 to 10.3) | **no** |")
+    assert second.endswith("without | 1 to 23.4 (18.9 to 25.4) | yes |")
+
+
+def test_the_init_phases_ratios_are_taken_within_a_round():
+    """The first invocation without over the one with, of the same round; and of all that the caller waited for."""
+    connected = [init_phase.Durations(init=0.055, first=first, second=0.02, answered=0.12) for first in (0.02, 0.025, 0.03)]
+    later = [init_phase.Durations(init=0.015, first=first, second=0.02, answered=0.12) for first in (0.06, 0.05, 0.12)]
+    text = init_phase.text_of({(10, True): connected, (10, False): later})
+    assert (
+        "| 10 ms, connected at init | 55.0 ms | 25.0 ms | 20.0 ms | 120 ms | 3.00 (2.00 to 4.00) | 1.00 (1.00 to 1.00) |" in text
+    )
+    assert "| 10 ms, `DSQL_CONNECT_AT_INIT=0` | 15.0 ms | 60.0 ms | 20.0 ms | 120 ms |  |  |" in text
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.123, "0.12"), (9.94, "9.94"), (12.34, "12.3"), (1234.5, "1,234")])
