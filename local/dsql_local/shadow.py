@@ -84,6 +84,8 @@ async def load(backend: Backend, dumped: dict[Table, bytes]) -> None:
     for table, rows in dumped.items():
         name = quoted(table.name)
         await backend.run(f"CREATE TEMP TABLE {name} (LIKE {table} {like})")
+        for index in await _copied_too_soon(backend, table):
+            await backend.run(f"DROP INDEX pg_temp.{quoted(index)}")
         for column in await _identity_columns(backend, table):
             sequence = f"pg_get_serial_sequence({text_literal(str(table))}, {text_literal(column)})"
             await backend.run(f"ALTER TABLE pg_temp.{name} ALTER {quoted(column)} SET DEFAULT nextval({sequence})")
@@ -92,6 +94,20 @@ async def load(backend: Backend, dumped: dict[Table, bytes]) -> None:
     ((path,),) = await backend.run("SELECT current_setting('search_path')")
     if path is not None and not path.startswith("pg_temp"):
         await backend.run(f"SET LOCAL search_path = pg_temp, {path}")
+
+
+async def _copied_too_soon(backend: Backend, table: Table) -> list[str]:
+    """A shadow's indexes that PostgreSQL copied as valid ones although a job has not built them, or could not: there may be duplicates.
+
+    LIKE copies indexes in the order of their oids, and gives them oids in that order.
+    """
+    indexes = "SELECT indexrelid, indisvalid, row_number() OVER (ORDER BY indexrelid) AS place FROM pg_index WHERE indrelid ="
+    original, copy = text_literal(str(table)), text_literal(f"pg_temp.{quoted(table.name)}")
+    rows = await backend.run(
+        f"SELECT c.relname FROM ({indexes} {original}::regclass) o JOIN ({indexes} {copy}::regclass) s USING (place) "
+        "JOIN pg_class c ON c.oid = s.indexrelid WHERE NOT o.indisvalid"
+    )
+    return [name for (name,) in rows if name is not None]
 
 
 async def _identity_columns(backend: Backend, table: Table) -> list[str]:

@@ -134,6 +134,29 @@ def test_a_unique_index_is_not_unique_before_it_is_built(dsql, connect):
     assert client.error("INSERT INTO things VALUES (4, NULL)").startswith("23505")
 
 
+@pytest.mark.parametrize("built", [False, True], ids=["not built yet", "failed"])
+def test_a_lost_transaction_goes_on_where_a_unique_index_is_not_valid(dsql, connect, built):
+    """The rows may be duplicates, so what it goes on with has no such index; those that are valid still count."""
+    dsql.execute("INSERT INTO things VALUES (1, 'same'), (2, 'same'), (3, 'another')")
+    first, second = connect(), connect()
+    job = submit(first, "CREATE UNIQUE INDEX ASYNC things_note ON things (note)")
+    assert not built or not wait(first, job)
+    assert second.error("SELECT 1") == "40001 schema has been updated by another transaction (OC001)"
+    for client in (first, second):
+        client.run("BEGIN")
+        client.run("SELECT 1 FROM things")
+    second.run("UPDATE things SET note = 'new' WHERE id = 3")
+    second.run("COMMIT")
+    first.run("UPDATE things SET note = 'newer' WHERE id = 3")
+    assert first.run("SELECT * FROM things ORDER BY id") == [["1", "same"], ["2", "same"], ["3", "newer"]]
+    assert first.error("COMMIT").startswith("40001")
+    first.run("BEGIN")
+    first.run("SELECT 1 FROM things")
+    second.run("UPDATE things SET note = 'newest' WHERE id = 3")
+    first.run("UPDATE things SET note = 'last' WHERE id = 3")
+    assert first.error("INSERT INTO things VALUES (1, 'one')").startswith("23505")
+
+
 def test_a_constraint_can_use_an_index_that_is_built(dsql, connect):
     """As recorded (`alter_unique_using_index`): not before its job is done."""
     client = connect()
