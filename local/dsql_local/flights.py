@@ -56,6 +56,7 @@ class Unit:
     messages: tuple[Message, ...]
     statements: tuple[str, ...]
     parts: "tuple[Unit, ...]" = ()  # what it was merged of, if it was
+    flushed: bool = False  # its client waits for the answer before it sends a Sync
 
     @property
     def kind(self) -> Kind:
@@ -137,13 +138,16 @@ class Flight:
         run: list[Unit] = []
         for part in self.parts:
             if inside or part.kind.controls:
-                yield from _merged(run)
+                yield from self._merged(run)
                 run = []
-                yield part
+                yield from self._merged([part])
                 inside = part.kind is Kind.BEGIN if part.kind.controls else inside
             else:
                 run.append(part)
-        yield from _merged(run)
+        yield from self._merged(run)
+
+    def _merged(self, run: list[Unit]) -> Iterator[Unit]:
+        return (replace(unit, flushed=True) if self.ending == "flush" else unit for unit in _merged(run))
 
 
 def _merged(run: list[Unit]) -> Iterator[Unit]:

@@ -10,7 +10,7 @@ from typing import Protocol
 from .answers import conflict
 from .backend import Backend
 from .flights import Unit
-from .messages import Message, Run, error_fields, joined
+from .messages import SYNC, Message, Run, error_fields, joined
 
 __all__ = ["Client", "NoClient", "Reply", "carry", "in_own_words"]
 
@@ -115,12 +115,17 @@ async def carry(backend: Backend, unit: Unit, client: Client, *, hold: bool, cop
 
 
 async def _copy_in(backend: Backend, unit: Unit, client: Client, reply: Reply) -> None:
-    """Carry the data of COPY FROM STDIN. By the extended protocol a Sync follows it, the first one being ignored."""
+    """Carry the data of COPY FROM STDIN. By the extended protocol a Sync follows it, one before the data being ignored.
+
+    A client that has sent a Flush instead has its Sync left to send, which ends its transaction: PostgreSQL gets one of ours.
+    """
     await client.drain()
-    last = (b"c", b"f") if unit.simple else (b"S",)
+    last = (b"c", b"f") if unit.simple or unit.flushed else (b"S",)
     while True:
         message = await client.receive()
-        backend.send(message.data)
+        if unit.flushed and message.kind in (b"H", b"S"):  # PostgreSQL ignores them, too
+            continue
+        backend.send(message.data + (SYNC.data if unit.flushed and message.kind in last else b""))
         await backend.drain()
         if message.kind != b"S":
             reply.copied.append(message)

@@ -139,6 +139,36 @@ def test_copy_in_and_out(dsql, connect, begin, extended):
     assert balances(dsql) == [100, 100, 100, 80, 90]
 
 
+@pytest.mark.parametrize("begin", [False, True], ids=["outside", "inside"])
+def test_copy_in_by_a_client_that_flushes(dsql, connect, begin):
+    """After a Flush the data comes, and its answer, before there is a Sync; outside a transaction that one commits."""
+    client = connect()
+    if begin:
+        client.run("BEGIN")
+    client.send(parse("", "COPY accounts FROM STDIN"), bind("", ""), execute(""), FLUSH)
+    while client.receive().kind != b"G":
+        pass
+    client.send(Message(b"d", b"8\t80\n"), FLUSH, Message(b"c"), FLUSH)
+    assert client.receive().texts(1) == ["COPY 1"]
+    assert balances(dsql) == [100, 100, 100]
+    client.send(SYNC)
+    assert (client.outcomes(), client.status) == ([], b"T" if begin else b"I")
+    if begin:
+        client.run("COMMIT")
+    assert balances(dsql) == [100, 100, 100, 80]
+
+
+def test_a_copy_that_fails_before_its_sync(dsql, connect):
+    """Its error comes when the data has ended; nothing of it stays, and the connection goes on."""
+    client = connect()
+    client.send(parse("", "COPY accounts FROM STDIN"), bind("", ""), execute(""), FLUSH)
+    while client.receive().kind != b"G":
+        pass
+    client.send(Message(b"d", b"8\t80\nnonsense\n"), Message(b"c"), SYNC)
+    assert (client.outcomes(), client.status) == (["22P02"], b"I")
+    assert balances(dsql) == [100, 100, 100]
+
+
 def test_a_failing_copy_ends_well(connect):
     """Bad data fails the COPY, and the connection goes on."""
     client = connect()
