@@ -15,7 +15,7 @@ _PARTS_OF_A_URL = {"host": "the host", "port": "the port", "user": "the user", "
 
 
 def table() -> str:
-    """Markdown: a row for each option, in the order of the dataclass."""
+    """Markdown: a row for each option, in the order of the class."""
     in_url = {field: f"`{name}`" for name, field in _URL_PARAMETERS.items()} | _PARTS_OF_A_URL
     rows = ["| keyword | variable | URL | default | what it is |", "| --- | --- | --- | --- | --- |"]
     for name, meaning in _meanings().items():

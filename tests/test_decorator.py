@@ -1,7 +1,10 @@
 """`with_dsql_transaction`: bare or called, on functions and methods, in the order of stacked decorators, under a deadline."""
 
+import copy
 import inspect
 import json
+import pickle
+import sys
 import unittest.mock
 
 import pytest
@@ -224,6 +227,17 @@ async def async_generator(tx):
     yield tx
 
 
+def marked(tx):
+    """Is plain, and returns what somebody must await."""
+    return coroutine(tx)
+
+
+if sys.version_info >= (3, 12):
+    inspect.markcoroutinefunction(marked)
+else:
+    marked = coroutine
+
+
 def generator(tx):
     """Its body runs after the end."""
     yield tx
@@ -237,6 +251,7 @@ def generator(tx):
         (swallowed, "no parameter tx"),
         (coroutine, "is async"),
         (async_generator, "is async"),
+        (marked, "is async"),
         (generator, "is a generator"),
         (7, "decorates a function, not a int"),
     ],
@@ -332,7 +347,6 @@ def test_a_failed_statement_is_raised_through_the_decorator(options):
 
 def test_the_signature_that_callers_see_is_one_in_every_respect():
     """It is made when somebody looks, and is equal to the one that was."""
-    import inspect
     import typing
 
     def plain(event: dict[str, int], /, context: object = None, *, tx: object, flag: bool = False) -> int:
@@ -352,6 +366,8 @@ def test_the_signature_that_callers_see_is_one_in_every_respect():
     assert repr(seen) == repr(inspect.signature(without))
     assert seen.bind({}).arguments == {"event": {}}
     assert seen.replace(parameters=[]).parameters == {}
+    assert pickle.loads(pickle.dumps(seen.replace(parameters=[]))) == seen.replace(parameters=[])
+    assert copy.copy(seen) == copy.deepcopy(seen) == seen
     assert inspect.isfunction(decorated)
     assert (decorated.__name__, decorated.__doc__) == ("plain", "What it does.")
     assert typing.get_type_hints(decorated)["return"] is int

@@ -1,9 +1,10 @@
 """`Value`: a frozen value like a dataclass's, for a small part of its cost at import."""
 
 import copy
+import inspect
 import pickle
 import sys
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -64,6 +65,46 @@ def test_a_value_stays_as_it_is():
 def test_a_value_can_be_copied_and_pickled(value):
     """As to another process."""
     assert pickle.loads(pickle.dumps(value)) == copy.copy(value) == copy.deepcopy(value) == value
+
+
+def test_a_class_of_ones_own_has_its_parents_fields_too():
+    """With other defaults, other methods, and fields beside them."""
+
+    class Patient(OCCRetryConfig):
+        max_attempts: int | None = 50
+        why: str = ""
+
+        def delay(self, *_: Any, **__: Any) -> float:
+            return 1.0
+
+    patient = Patient(base_delay_ms=2.0, why="a report")
+    assert (patient.max_attempts, patient.base_delay_ms, patient.jitter_factor, patient.why) == (50, 2.0, 0.25, "a report")
+    assert patient.replace(max_attempts=1) == Patient(max_attempts=1, base_delay_ms=2.0, why="a report")
+    assert Patient.for_lambda().max_delay_ms == 1000.0
+    with pytest.raises(ValueError, match="max_attempts"):
+        Patient(max_attempts=0)
+
+
+def test_a_pattern_takes_it_apart():
+    """By position, as type checkers expect it; what goes by keyword alone has no position."""
+    match OCCConflict(OCCType.SCHEMA, "OC001"):
+        case OCCConflict(kind, code):
+            assert (kind, code) == (OCCType.SCHEMA, "OC001")
+    assert OCCRetryConfig.__match_args__ == ()
+
+
+def test_its_signature_and_its_types_are_what_help_shows():
+    """The fields with their defaults."""
+    assert str(inspect.signature(Token)) == "(value: 'str', expires_at: 'float', signed_at: 'float' = 0.0)"
+    assert str(inspect.signature(OCCRetryConfig)).startswith("(*, max_attempts: 'int | None' = 3, base_delay_ms: 'float' = 1.0,")
+    assert get_type_hints(Token) == {"value": str, "expires_at": float, "signed_at": float}
+    assert get_type_hints(ConnectOptions)["port"] is int
+
+
+def test_a_copy_with_another_host_has_that_ones_region():
+    """`copy.replace` does what the class's own `replace` does."""
+    options = ConnectOptions(host="a.dsql.us-east-1.on.aws")
+    assert options.__replace__(host="a.dsql.us-west-2.on.aws").region == "us-west-2"
 
 
 def test_its_repr_says_the_fields():

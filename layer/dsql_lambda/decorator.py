@@ -118,7 +118,7 @@ def _place_of_tx(function: Callable[..., Any]) -> int | None:
     name = getattr(function, "__qualname__", repr(function))
     if not callable(function):
         raise TypeError(f"with_dsql_transaction() decorates a function, not a {type(function).__name__}")
-    if type(function) is FunctionType and not hasattr(function, "__wrapped__") and not hasattr(function, "__signature__"):
+    if type(function) is FunctionType and not function.__dict__:  # which may say otherwise: what it wraps, a signature, a mark
         code = function.__code__
         flags, before = code.co_flags, code.co_posonlyargcount
         positional = code.co_varnames[: code.co_argcount]
@@ -179,6 +179,10 @@ class _SignatureWithoutTx:
 
     def __hash__(self) -> int:
         return hash(self._signature)
+
+    def __reduce__(self) -> tuple[Any, ...] | str:
+        """Copied or pickled, it is the signature."""
+        return self._signature.__reduce__()
 
     def __repr__(self) -> str:
         return repr(self._signature)

@@ -72,7 +72,7 @@ class ConnectOptions(Value, kw_only=True):
     """The AWS region that the token is signed for. Found in the host name where that says it; must not contradict it."""
     profile: str = ""
     """The AWS profile to take credentials from; it beats the environment's credentials."""
-    credentials: Any = None
+    credentials: object = None
     """A boto3 or botocore session, a botocore provider or credentials object, or a callable that returns one of these."""
     token_duration_secs: int = 900
     """How long a token is valid for: 1 to 604,800 seconds."""
@@ -215,7 +215,7 @@ class ConnectOptions(Value, kw_only=True):
         return region
 
 
-_DEFAULTS: dict[str, Any] = {name: getattr(ConnectOptions, name) for name in ConnectOptions.__annotations__}
+_DEFAULTS: dict[str, Any] = {name: getattr(ConnectOptions, name) for name in ConnectOptions._fields}
 _NAMES = tuple(_DEFAULTS)
 
 
