@@ -9,6 +9,7 @@ of its own, as `serve` starts it.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import socket
 import ssl
@@ -73,29 +74,38 @@ def through_the_front(libpq: dict[str, str]) -> Line:
     return Line(secured, {"user": libpq["user"], "database": "postgres"}, libpq["password"])
 
 
-def per_call(line: Line, sql: str, seconds: float = 2.0) -> float:
-    """The median time of one statement, in microseconds."""
-    found = []
-    ends = time.perf_counter() + seconds
-    while (began := time.perf_counter()) < ends:
-        line.run(sql)
-        found.append(time.perf_counter() - began)
-    return statistics.median(found) * 1e6
+WORKS = {
+    "SELECT 1": ("SELECT 1",),
+    "100 rows": ("SELECT g FROM generate_series(1, 100) g",),
+    "UPDATE": ("UPDATE account SET n = n + 1 WHERE id = 1",),
+    "transaction": ("BEGIN", "UPDATE account SET n = n + 1 WHERE id = 1", "INSERT INTO entry VALUES (1)", "COMMIT"),
+}
 
 
-def round_trips(libpq: dict[str, str]) -> None:
-    """A SELECT, through all of it and past it, each alone on the machine."""
+def round_trips(libpq: dict[str, str], rounds: int = 20, each: int = 50) -> None:
+    """Every statement of each work, a flight of its own, through all of it and past it by turns: medians."""
     postgres = Postgres()
     postgres.start()
     try:
         with socket.socket(socket.AF_UNIX) as link:
             link.connect(str(postgres.socket))
-            direct = Line(link, {"user": "admin", "database": "postgres"})
-            for sql in ("SELECT 1", "SELECT g FROM generate_series(1, 100) g"):
-                alone, through = per_call(direct, sql), per_call(through_the_front(libpq), sql)
+            lines = (Line(link, {"user": "admin", "database": "postgres"}), through_the_front(libpq))
+            for line in lines:
+                for sql in ("account (id int PRIMARY KEY, n int)", "entry (n int)"):
+                    line.run(f"CREATE TABLE {sql}")
+                line.run("INSERT INTO account VALUES (1, 0)")
+            found: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+            for _ in range(rounds):
+                for (work, statements), which in itertools.product(WORKS.items(), (0, 1)):
+                    for sql in statements * each:
+                        began = time.perf_counter()
+                        lines[which].run(sql)
+                        found.setdefault((work, sql), ([], []))[which].append(time.perf_counter() - began)
+            for (work, sql), times in found.items():
+                alone, through = (statistics.median(seconds) * 1e6 for seconds in times)
                 print(
                     f"round trip                  {through:8.0f} us, PostgreSQL's unix socket {alone:.0f} us: "
-                    f"{through / alone:.1f} times, {(through - alone) / 1000:+.3f} ms   {sql}"
+                    f"{through / alone:.1f} times, {(through - alone) / 1000:+.3f} ms   {work}: {sql}"
                 )
     finally:
         postgres.stop()

@@ -97,9 +97,9 @@ async def load(backend: Backend, dumped: dict[Table, bytes]) -> None:
 
 
 async def _copied_too_soon(backend: Backend, table: Table) -> list[str]:
-    """A shadow's indexes that PostgreSQL copied as valid ones although a job has not built them, or could not: there may be duplicates.
+    """A shadow's indexes that PostgreSQL made valid although a job has not built the original, or could not.
 
-    LIKE copies indexes in the order of their oids, and gives them oids in that order.
+    There may be duplicates. LIKE copies indexes in the order of their oids, and gives them oids in that order.
     """
     indexes = "SELECT indexrelid, indisvalid, row_number() OVER (ORDER BY indexrelid) AS place FROM pg_index WHERE indrelid ="
     original, copy = text_literal(str(table)), text_literal(f"pg_temp.{quoted(table.name)}")

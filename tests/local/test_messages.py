@@ -9,6 +9,7 @@ from dsql_local.messages import (
     SYNC,
     Message,
     ProtocolError,
+    Run,
     Splitter,
     bind,
     data_row,
@@ -32,6 +33,19 @@ def test_bytes_become_messages_however_they_arrive(size):
     data, splitter = joined(SENT), Splitter()
     found = [message for at in range(0, len(data), size) for message in splitter.feed(data[at : at + size])]
     assert found == SENT
+
+
+@pytest.mark.parametrize("size", [1, 7, 30, 10_000], ids=lambda size: f"{size} at a time")
+def test_rows_come_in_runs(size):
+    """Rows that follow each other in what has come are one run, which holds each of them; all else comes as it is."""
+    rows = [Message(b"D", b"\0\1\0\0\0\1" + value) for value in (b"a", b"b", b"c")]
+    sent = [Message(b"T", b"\0\0"), *rows, Message(b"C", b"SELECT 3\0"), Message(b"d", b"x"), *rows[:1]]
+    data, splitter = joined(sent), Splitter()
+    found = [piece for at in range(0, len(data), size) for piece in splitter.runs(data[at : at + size])]
+    assert joined(found) == data
+    assert [message for piece in found for message in (piece.messages if isinstance(piece, Run) else [piece])] == sent
+    if size > len(data):
+        assert [piece.kind for piece in found] == [b"T", b"D", b"C", b"d", b"D"]
 
 
 def test_what_is_incomplete_waits():
