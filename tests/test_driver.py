@@ -44,12 +44,20 @@ assert converters.inet_in("10.0.0.0/8") == net and converters.inet_in("::1") == 
 assert converters.literal(decimal.Decimal("1.5")) == "1.5" and converters.literal(one) == f"'{one}'"
 assert converters.Decimal is decimal.Decimal and converters.UUID is uuid.UUID
 assert converters.make_params(converters.PY_TYPES, values) == said
+types = driver.TypesWritten(core.PY_TYPES)
+assert converters.make_params(types, values) == converters.make_params(types, values) == said
+assert types.keys() >= {decimal.Decimal, uuid.UUID, ipaddress.IPv4Network, ipaddress.IPv6Address}
+assert len(types) == len(converters.PY_TYPES)
 driver.dbapi()
 assert converters.PY_PG[decimal.Decimal] == 1700 and converters.PY_PG[ipaddress.IPv6Network] == 869
 assert {type(key) for key in converters.PY_PG} | {type(key) for key in converters.PY_TYPES} <= {type, type(converters.Enum)}
 assert converters.json_in('{"a": [1]}') == {"a": [1]} and converters.json_out({"a": 1}) == '{"a": 1}'
 assert converters.loads is __import__("json").loads
 assert converters.literal([1, None, 2]) == "'{1,NULL,2}'"
+@converters.composite_out.register(frozenset | complex)
+def _(value):
+    return "either"
+assert converters.composite_out(1j) == converters.composite_out(frozenset()) == "either"
 assert converters.literal.dispatch(bool)(True) == "TRUE" and converters.array_out.__name__ == "array_out"
 @converters.literal.register
 def _(value: complex):

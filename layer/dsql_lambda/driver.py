@@ -21,7 +21,7 @@ import os
 import sys
 from importlib import import_module
 from importlib.machinery import PathFinder
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,25 @@ class _LazyName:
         names[self._name] = real
         return real
 
+    def stands_for(self, kind: type) -> bool:
+        """Is this the real thing?"""
+        return (kind.__module__, kind.__qualname__) == (self._module, self._name)
+
+
+class TypesWritten(dict[object, object]):
+    """A connection's table of what writes a value, by its type: a stand-in gives way when the first value of its type comes.
+
+    Without it pg8000 would find no such type, and try `isinstance` with each one in the table, for each value.
+    """
+
+    def __missing__(self, kind: type) -> object:
+        for each in self:
+            if isinstance(each, _LazyName) and each.stands_for(kind):
+                writer = self.pop(each)
+                self[kind] = writer
+                return writer
+        raise KeyError(kind)
+
 
 class _LazyParse(_LazyName):
     """dateutil's `parse`, whose exception comes with it."""
@@ -85,10 +104,10 @@ class _LazyDispatch:
         self._made: Any = None
 
     def register(self, *arguments: Any) -> Any:
-        """`singledispatch`'s own, as a decorator: bare, or called with a type."""
+        """`singledispatch`'s own, as a decorator: bare, or called with a type or a union of types."""
         if self._made is not None:
             return self._made.register(*arguments)
-        if len(arguments) == 1 and isinstance(arguments[0], (type, _LazyName)):
+        if len(arguments) == 1 and not isinstance(arguments[0], FunctionType):
             return lambda function: self.register(arguments[0], function)
         self._registered.append(arguments)
         return arguments[-1]
@@ -214,4 +233,4 @@ def dbapi() -> Any:
     return pg8000.dbapi
 
 
-__all__ = ["VERSION", "converters", "core", "dbapi", "exceptions", "native"]
+__all__ = ["VERSION", "TypesWritten", "converters", "core", "dbapi", "exceptions", "native"]

@@ -17,7 +17,7 @@ from functools import lru_cache
 from struct import Struct
 
 from . import rows
-from .driver import converters, core, dbapi, exceptions, native
+from .driver import TypesWritten, converters, core, dbapi, exceptions, native
 from .errors import TransactionError
 from .link import Link
 
@@ -183,6 +183,7 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
             raise
         finally:
             self.password = None  # it is the token; nothing needs it once the connection is open
+        self.py_types: Any = TypesWritten(self.py_types)
         self._transaction_status = IDLE
         self.opened_at = self.used_at = self.clock()
         self.flights = 0
