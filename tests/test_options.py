@@ -271,6 +271,7 @@ def test_options_are_a_value():
     """Frozen, equal by content, hashable; `replace` validates again."""
     options = ConnectOptions(host=HOST)
     assert hash(options) == hash(ConnectOptions(host=HOST))
+    assert len({options, ConnectOptions(host=HOST), options.replace(credentials={}), options.replace(credentials=[])}) == 3
     with pytest.raises(AttributeError, match="frozen"):
         options.port = 1  # type: ignore[misc]
     assert options.replace(port=1).port == 1

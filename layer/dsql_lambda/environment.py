@@ -184,9 +184,7 @@ def source_for(options: ConnectOptions | None) -> CachedConnection:
         if not _from_environment:
             _from_environment.append(ConnectOptions.from_env())
         options = _from_environment[0]
-    if options not in _cached:
-        _cached[options] = CachedConnection(options)
-    return _cached[options]
+    return _cached.get(options) or _cached.setdefault(options, CachedConnection(options))
 
 
 def run_transaction(

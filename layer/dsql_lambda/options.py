@@ -180,7 +180,7 @@ class ConnectOptions(Value, kw_only=True):
         return self.application_name or (f"{self.orm_prefix}:{ours}" if self.orm_prefix else ours)
 
     def __hash__(self) -> int:
-        return hash(tuple(value for name, value in self.__dict__.items() if name != "credentials"))  # may not be hashable
+        return hash((self.host, self.port, self.user))  # asked for at each invocation; credentials may not be hashable
 
     def __repr__(self) -> str:
         shown = []
