@@ -146,9 +146,18 @@ def test_the_page_is_there_with_its_charts():
     """Every chapter, every image that it shows, and each peer with its version."""
     page = PAGE.read_text()
     titles = re.findall(r"^## (.*)$", page, re.MULTILINE)
-    assert titles == ["Round trips", "Latency", "Cold start", "Warm path", "Pool", "Contention", "Storms of connections"]
+    assert titles == [
+        "Round trips",
+        "Latency",
+        "Cold start",
+        "Init phase",
+        "Warm path",
+        "Pool",
+        "Contention",
+        "Storms of connections",
+    ]
     images = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page)
-    assert len(images) == 5
+    assert len(images) == 6
     for name in images:
         ElementTree.fromstring((DOCS / name).read_text())
     for peer in ("aurora-dsql-python-connector", "psycopg", "asyncpg", "psycopg2-binary", "pg8000", "boto3"):

@@ -69,7 +69,7 @@ class Connection(Wire):
                     tx.commit()
                 except Exception as error:
                     outcome = ending_of(tx, error, "commit")
-                    if outcome.ending is Ending.UNKNOWN:
+                    if outcome.ending == Ending.UNKNOWN:
                         raise outcome_unknown(tx.attempt) from outcome.error
                     raise
         finally:
