@@ -27,12 +27,14 @@ def test_the_standard_library_is_told_where_powertools_is_not(caplog):
     assert record.occ_type == "data"
 
 
-def test_attempts_that_are_not_counted_have_no_bound_in_the_record(caplog):
-    """`max_attempts=None` leaves the field out."""
+def test_attempts_that_are_not_counted_have_the_bound_0_in_the_record(caplog):
+    """`max_attempts=None` is no null, which Powertools would drop."""
     telemetry = Telemetry(logger=logging.getLogger("some"), function_name="here")
     with caplog.at_level(logging.INFO):
         telemetry.outcome_unknown(attempt=7, max_attempts=None, remaining=1.5)
-    assert caplog.records[0].getMessage() == "COMMIT outcome unknown attempt=7 remaining_ms=1500 function_name=here"
+    assert (
+        caplog.records[0].getMessage() == "COMMIT outcome unknown attempt=7 max_attempts=0 remaining_ms=1500 function_name=here"
+    )
 
 
 def test_without_powertools_the_layer_logs_by_logging():

@@ -77,8 +77,8 @@ class Telemetry:
         remaining: float,
         **more: Any,
     ) -> None:
-        bound = {} if max_attempts is None else {"max_attempts": max_attempts}
-        fields: dict[str, Any] = {"attempt": attempt, **bound, **more}
+        # 0 for "until the deadline": the field stays a number for whatever reads the logs, and Powertools drops a null.
+        fields: dict[str, Any] = {"attempt": attempt, "max_attempts": max_attempts or 0, **more}
         if conflict is not None:
             fields = {"occ_type": str(conflict.type), "occ_code": conflict.code, "sqlstate": SERIALIZATION_FAILURE, **fields}
         if remaining != float("inf"):
