@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dsql_lambda import connect
-from dsql_local import sam
-from dsql_local.application import Function
-from dsql_local.rie import RuntimeInterfaceEmulator
+from dsql_local.sam import sam_cli
+from dsql_local.sam.rie import RuntimeInterfaceEmulator
+from dsql_local.sam.template import Function
 
 from . import charts
 from .distance import away
@@ -78,7 +78,7 @@ def measure(
 ) -> dict[tuple[int, bool], list[Durations]]:
     """By round trip (ms), and whether it connects at init; round by round, every second one in the reverse order."""
     say("init phase: sam build")
-    sam.build(_PROJECT)
+    sam_cli.build(_PROJECT)
     found: dict[tuple[int, bool], list[Durations]] = {(each, at_init): [] for each in DISTANCES_MS for at_init in _WAYS}
     with ExitStack() as stack:
         code = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -25,8 +25,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dsql_local import LocalDsql
-from dsql_local.messages import SSL_REQUEST, Message, query, startup
-from dsql_local.postgres import Postgres
+from dsql_local.postgres.server import Postgres
+from dsql_local.protocol.messages import SSL_REQUEST, Message, query, startup
 
 
 def starts() -> None:
@@ -158,7 +158,7 @@ def _resident(pid: int) -> float:
 @contextmanager
 def served() -> Iterator[tuple[Callable[[], dict[str, str]], int]]:
     """A server in a process of its own: what connects to it, and its process id."""
-    from dsql_local.control import ask  # noqa: PLC0415 - knows this process's own folder for sockets
+    from dsql_local.cli.control import ask  # noqa: PLC0415 - knows this process's own folder for sockets
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_RUNTIME_DIR"] = folder

@@ -15,8 +15,8 @@ from dsql_lambda import DatabaseError, rows
 from dsql_lambda.driver import converters
 from dsql_lambda.link import Link
 from dsql_lambda.wire import Wire
-from dsql_local.postgres import Postgres
-from dsql_local.template import SUPERUSER
+from dsql_local.postgres.server import Postgres
+from dsql_local.postgres.template import SUPERUSER
 
 
 class Both:

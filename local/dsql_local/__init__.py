@@ -12,14 +12,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .limits import Limits
-    from .log import Event
-    from .server import LocalDsql, SqlError
-    from .template import PostgresError
+    from .api.admin_session import SqlError
+    from .api.local_dsql import LocalDsql
+    from .events import Event
+    from .postgres.binaries import PostgresError
+    from .rules.limits import Limits
 
 __all__ = ["Event", "Limits", "LocalDsql", "PostgresError", "SqlError"]
 
-_HOMES = {"Event": "log", "Limits": "limits", "LocalDsql": "server", "PostgresError": "template", "SqlError": "server"}
+_HOMES = {
+    "Event": "events",
+    "Limits": "rules.limits",
+    "LocalDsql": "api.local_dsql",
+    "PostgresError": "postgres.binaries",
+    "SqlError": "api.admin_session",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .emulators import Emulators
+    from .api.local_dsql import LocalDsql
     from .lambda_context import LambdaContext
-    from .server import LocalDsql
+    from .sam.rie_pool import Emulators
 
 __all__ = [
     "dsql",
@@ -61,7 +61,7 @@ def dsql_schema(pytestconfig: pytest.Config) -> Schema:
 @pytest.fixture(scope="session")
 def dsql_server() -> Iterator[LocalDsql]:
     """One local DSQL a session; each worker of pytest-xdist has a session, and so one of its own."""
-    from .server import LocalDsql  # noqa: PLC0415 - see above
+    from .api.local_dsql import LocalDsql  # noqa: PLC0415 - see above
 
     with LocalDsql() as server:
         yield server
@@ -115,7 +115,7 @@ def invoke(dsql: LocalDsql, pytestconfig: pytest.Config, tmp_path_factory: pytes
     The application is built once a session, in the folder that `dsql_project` names; a function's second invocation in one test
     is a warm one. It runs through AWS's Runtime Interface Emulator, without Docker: `pip install 'dsql-local[sam]'`.
     """
-    from .emulators import Emulators  # noqa: PLC0415 - see above
+    from .sam.rie_pool import Emulators  # noqa: PLC0415 - see above
 
     project = pytestconfig.rootpath / pytestconfig.getini("dsql_project")
     shared = tmp_path_factory.getbasetemp()

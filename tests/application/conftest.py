@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.application import Function, read_function
-from dsql_local.rie import RuntimeInterfaceEmulator
+from dsql_local.sam.rie import RuntimeInterfaceEmulator
+from dsql_local.sam.template import Function, read_function
 
 ROOT = Path(__file__).parents[2]
 WHEELS = Path(sys.prefix) / "wheels"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.specifiers import SpecifierSet
 
-from dsql_local.application import read_function
+from dsql_local.sam.template import read_function
 
 LIMIT = 3 * 1024 * 1024
 FORMS = ["DsqlLayer", "DsqlLayerWithoutPowertools"]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dsql_local.application import Function
-from dsql_local.rie import Invocation, RuntimeInterfaceEmulator
+from dsql_local.sam.rie import Invocation, RuntimeInterfaceEmulator
+from dsql_local.sam.template import Function
 
 Emulate = Callable[..., RuntimeInterfaceEmulator]
 
@@ -126,8 +126,8 @@ def test_nothing_is_left_when_the_caller_is_killed(function: Function, temporary
     (function.code / "caller.py").write_text(
         f"""
 from pathlib import Path
-from dsql_local.application import Function
-from dsql_local.rie import RuntimeInterfaceEmulator
+from dsql_local.sam.template import Function
+from dsql_local.sam.rie import RuntimeInterfaceEmulator
 function = Function(name="F", code=Path({str(function.code)!r}), handler="app.lambda_handler", layers={function.layers!r},
                     environment={{}}, timeout=600, memory=128)
 with RuntimeInterfaceEmulator(function) as emulator:

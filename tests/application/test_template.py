@@ -10,7 +10,7 @@ import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from dsql_local import LocalDsql
-from dsql_local.application import Function, read_function
+from dsql_local.sam.template import Function, read_function
 
 ROOT = Path(__file__).parents[2]
 

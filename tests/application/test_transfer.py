@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.application import Function
-from dsql_local.rie import Invocation, RuntimeInterfaceEmulator
+from dsql_local.sam.rie import Invocation, RuntimeInterfaceEmulator
+from dsql_local.sam.template import Function
 
 Emulate = Callable[..., RuntimeInterfaceEmulator]
 EVENTS = Path(__file__).parents[2] / "events"

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.messages import (
+from dsql_local.protocol.messages import (
     SSL_REQUEST,
     SYNC,
     Message,

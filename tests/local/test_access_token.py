@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_local import access_token
-from dsql_local.identity import Identity
+from dsql_local.frontend import access_token
+from dsql_local.frontend.iam import Identity
 
 NOW = 1_800_000_000.0
 CLUSTER = "a" * 26

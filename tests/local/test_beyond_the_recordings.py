@@ -8,7 +8,7 @@ known to differ. `WORDED_AFTER` means that the refusal is known or likely and it
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.messages import error_fields, query
+from dsql_local.protocol.messages import error_fields, query
 
 RECORDED = "a recorded sibling"
 GUIDE = "docs.aws.amazon.com/aurora-dsql/latest/userguide, 2026-09"

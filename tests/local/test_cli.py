@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dsql_local.control import Control, ControlError, ask, running
+from dsql_local.cli.control import Control, ControlError, ask, running
 
 PROGRAM = [sys.executable, "-m", "dsql_local"]
 END_SECONDS = 20.0

@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-from dsql_local.messages import FLUSH, SYNC, Message, bind, execute, parse
+from dsql_local.protocol.messages import SYNC, Message, bind, execute, parse
+
+FLUSH = Message(b"H")
 
 OC000 = "40001 change conflicts with another transaction (OC000)"
 OC001 = "40001 schema has been updated by another transaction (OC001)"

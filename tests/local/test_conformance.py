@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.messages import SYNC, Message, bind, data_row, error_fields, execute, parse, query
-from dsql_local.rules import judge
+from dsql_local.protocol.messages import SYNC, Message, bind, data_row, error_fields, execute, parse, query
+from dsql_local.rules.verdict import judge
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "dsql_golden.json").read_text(encoding="utf-8"))
 DESCRIBE_PORTAL = Message(b"D", b"P\0")

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.faults import CutPoint, Faults
-from dsql_local.messages import SYNC, Message, bind, error_fields, execute, parse, query
-from dsql_local.orders import FAULTS, WORDS, BadOrder, read_order, taken_out
+from dsql_local.faults.commands import FAULTS, WORDS, BadOrder, read_order, taken_out
+from dsql_local.faults.plan import CutPoint, Faults
+from dsql_local.protocol.messages import SYNC, Message, bind, error_fields, execute, parse, query
 
 ROOT = Path(__file__).parents[2]
 OPENING = ["on-connect", "after-tls", "after-startup", "after-password", "before-ready"]

@@ -1,8 +1,10 @@
 """Messages as flights, flights as units."""
 
-from dsql_local.flights import Flight, Flights, Unit
-from dsql_local.messages import FLUSH, SYNC, Message, bind, close_statement, execute, parse, query
-from dsql_local.statements import Kind
+from dsql_local.engine.flights import Flight, Flights, Unit
+from dsql_local.protocol.messages import SYNC, Message, bind, close_statement, execute, parse, query
+from dsql_local.rules.statements import Kind
+
+FLUSH = Message(b"H")
 
 DESCRIBE = Message(b"D", b"P\0")
 

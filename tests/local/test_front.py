@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from dsql_local.answers import REFUSALS
-from dsql_local.messages import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, Splitter, error_fields, startup
+from dsql_local.protocol.messages import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, Splitter, error_fields, startup
+from dsql_local.rules.error_responses import REFUSALS
 
 
 def kinds(dsql):

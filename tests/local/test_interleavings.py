@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from dsql_local.messages import SYNC, Message, bind, data_row, error_fields, execute, parse, query
+from dsql_local.protocol.messages import SYNC, Message, bind, data_row, error_fields, execute, parse, query
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # `tests` is a folder of the repository, not installed
 

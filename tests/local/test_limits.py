@@ -3,8 +3,10 @@
 import pytest
 
 from dsql_local import Limits, LocalDsql
-from dsql_local.admission import Admission
-from dsql_local.messages import FLUSH, SYNC, Message, bind, execute, parse, query
+from dsql_local.frontend.connection_limiter import Admission
+from dsql_local.protocol.messages import SYNC, Message, bind, execute, parse, query
+
+FLUSH = Message(b"H")
 
 ROWS = "54000 transaction row limit exceeded"
 SIZE = "54000 transaction size limit 10mb exceeded"

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from dsql_local.messages import (
+from dsql_local.protocol.messages import (
     SSL_REQUEST,
     SYNC,
     Message,

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from dsql_local import LocalDsql, PostgresError, template
-from dsql_local.postgres import Postgres
-from dsql_local.programs import remove_strays
-from dsql_local.template import Account, Template
+from dsql_local import LocalDsql, PostgresError
+from dsql_local.postgres import supervisor
+from dsql_local.postgres.binaries import remove_strays
+from dsql_local.postgres.server import Postgres
+from dsql_local.postgres.template import Account, Template
 
 GONE_SECONDS = 20.0
 
 CHILD = """
 import sys
-from dsql_local.postgres import Postgres
+from dsql_local.postgres.server import Postgres
 postgres = Postgres()
 postgres.start()
 print(postgres.pid, postgres.folder, flush=True)
@@ -164,7 +165,7 @@ def test_a_copy_that_goes_on_when_its_caller_was_killed_leaves_nothing(shared_fo
         with subprocess.Popen(["cp", "-R", str(source), str(folder / "data")], stderr=subprocess.DEVNULL) as copying:
             while copying.poll() is None and not (folder / "data" / "base").exists():
                 pass
-            script = str(Path(template.__file__).with_name("reaper.py"))
+            script = str(Path(supervisor.__file__))
             reaper = [sys.executable, "-I", "-S", script, str(folder), "-", "-", "true"]
             subprocess.run(reaper, stdin=subprocess.DEVNULL, check=True)
         assert not folder.exists()

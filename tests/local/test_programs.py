@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.programs import PostgresError, Programs, _check, on_this_machine
+from dsql_local.postgres.binaries import PostgresError, Programs, _check, on_this_machine
 
 
 def programs_in(folder: Path, says: str, status: int = 0) -> Path:

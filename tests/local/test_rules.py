@@ -2,8 +2,8 @@
 
 import pytest
 
-from dsql_local.rules import Class, judge, refused_at_startup
-from dsql_local.syntax import translate
+from dsql_local.rules.dialect import translate
+from dsql_local.rules.verdict import Class, judge, refused_at_startup
 
 UNSUPPORTED = "0A000 unsupported statement: "
 

@@ -3,7 +3,9 @@
 import pytest
 
 from dsql_local import SqlError
-from dsql_local.messages import FLUSH, SYNC, Message, bind, execute, parse, query
+from dsql_local.protocol.messages import SYNC, Message, bind, execute, parse, query
+
+FLUSH = Message(b"H")
 
 OC000 = "40001 change conflicts with another transaction (OC000)"
 

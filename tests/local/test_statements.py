@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsql_local.statements import Kind, identifiers, kind_of, locks_for_update, may_write, split
+from dsql_local.rules.statements import Kind, identifiers, kind_of, locks_for_update, may_write, split
 
 
 @pytest.mark.parametrize(

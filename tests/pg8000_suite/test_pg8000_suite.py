@@ -17,8 +17,8 @@ import trustme
 
 from dsql_lambda.driver import VERSION
 from dsql_lambda.wire import Wire
-from dsql_local.postgres import Postgres
-from dsql_local.template import SUPERUSER, Template
+from dsql_local.postgres.server import Postgres
+from dsql_local.postgres.template import SUPERUSER, Template
 
 HERE = Path(__file__).parent
 SUITE = HERE / "vendored"

@@ -1,0 +1,1 @@
+"""The commands: `python -m dsql_local serve | status | psql | fault | invoke`."""

@@ -1,0 +1,1 @@
+"""DSQL's transactions on PostgreSQL: flights, optimistic concurrency, limits, jobs."""

@@ -1,0 +1,135 @@
+"""Shadows: temporary copies of the tables that a lost transaction writes to, so that its statements still answer.
+
+A transaction that has lost must not touch the real rows any more, yet DSQL tells it so only at COMMIT. Its tables are read as
+it sees them (`dump`) and made anew in pg_temp, which PostgreSQL searches first (`load`); all of it goes away with the rollback.
+Commands of our own on one backend; when to use them is decided in `transaction`.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from ..postgres.backend import Backend
+
+__all__ = [
+    "OWN_LOCKS",
+    "USER_TABLE",
+    "Table",
+    "dump",
+    "load",
+    "locked_tables",
+    "named_tables",
+    "quoted",
+    "text_literal",
+    "touch_locked_rows",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table by its schema and name."""
+
+    schema: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+
+def quoted(name: str) -> str:
+    """A name as SQL reads it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text_literal(text: str) -> str:
+    """A text as SQL reads it."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+OWN_LOCKS = "pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
+USER_TABLE = "c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
+
+
+async def locked_tables(backend: Backend) -> set[Table]:
+    """The tables in which this backend's transaction wrote or locked rows."""
+    rows = await backend.run(
+        f"SELECT DISTINCT n.nspname, c.relname FROM {OWN_LOCKS} WHERE l.pid = pg_backend_pid() AND {USER_TABLE} "
+        "AND l.mode IN ('RowExclusiveLock', 'RowShareLock')"
+    )
+    return _tables(rows)
+
+
+async def named_tables(backend: Backend, names: Iterable[str]) -> set[Table]:
+    """The tables that these names mean in this backend's search path, shadows excepted."""
+    array = ", ".join(text_literal(name) for name in sorted(names))
+    rows = await backend.run(
+        f"SELECT n.nspname, c.relname FROM unnest(ARRAY[{array}]::text[]) AS given (name) "
+        "JOIN pg_class c ON c.oid = to_regclass(quote_ident(given.name)) "
+        f"JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {USER_TABLE}"
+    )
+    return _tables(rows)
+
+
+def _tables(rows: Iterable[list[str | None]]) -> set[Table]:
+    return {Table(schema, name) for schema, name in rows if schema is not None and name is not None}
+
+
+async def dump(backend: Backend, tables: Collection[Table]) -> dict[Table, bytes]:
+    """The tables' rows as the open transaction sees them, its own changes included."""
+    return {table: await backend.copy_out(f"COPY {table} TO STDOUT") for table in tables}
+
+
+async def load(backend: Backend, dumped: dict[Table, bytes]) -> None:
+    """Make a shadow of each table with these rows, and let statements find it. Raises `CommandFailed`."""
+    like = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING GENERATED INCLUDING STORAGE"
+    for table, rows in dumped.items():
+        name = quoted(table.name)
+        await backend.run(f"CREATE TEMP TABLE {name} (LIKE {table} {like})")
+        for index in await _copied_too_soon(backend, table):
+            await backend.run(f"DROP INDEX pg_temp.{quoted(index)}")
+        for column in await _identity_columns(backend, table):
+            sequence = f"pg_get_serial_sequence({text_literal(str(table))}, {text_literal(column)})"
+            await backend.run(f"ALTER TABLE pg_temp.{name} ALTER {quoted(column)} SET DEFAULT nextval({sequence})")
+        await backend.copy_in(f"COPY pg_temp.{name} FROM STDIN", rows)
+    # Naming pg_temp first changes nothing but the text: it makes PostgreSQL plan prepared statements anew.
+    ((path,),) = await backend.run("SELECT current_setting('search_path')")
+    if path is not None and not path.startswith("pg_temp"):
+        await backend.run(f"SET LOCAL search_path = pg_temp, {path}")
+
+
+async def _copied_too_soon(backend: Backend, table: Table) -> list[str]:
+    """A shadow's indexes that PostgreSQL made valid although a job has not built the original, or could not.
+
+    There may be duplicates. LIKE copies indexes in the order of their oids, and gives them oids in that order.
+    """
+    indexes = "SELECT indexrelid, indisvalid, row_number() OVER (ORDER BY indexrelid) AS place FROM pg_index WHERE indrelid ="
+    original, copy = text_literal(str(table)), text_literal(f"pg_temp.{quoted(table.name)}")
+    rows = await backend.run(
+        f"SELECT c.relname FROM ({indexes} {original}::regclass) o JOIN ({indexes} {copy}::regclass) s USING (place) "
+        "JOIN pg_class c ON c.oid = s.indexrelid WHERE NOT o.indisvalid"
+    )
+    return [name for (name,) in rows if name is not None]
+
+
+async def _identity_columns(backend: Backend, table: Table) -> list[str]:
+    rows = await backend.run(
+        f"SELECT attname FROM pg_attribute WHERE attrelid = {text_literal(str(table))}::regclass AND attidentity <> ''"
+    )
+    return [name for (name,) in rows if name is not None]
+
+
+async def touch_locked_rows(backend: Backend) -> None:
+    """Write the rows that the transaction has locked with FOR UPDATE, unchanged: DSQL counts locking as writing."""
+    columns = await backend.run(
+        f"SELECT n.nspname, c.relname, a.attname FROM {OWN_LOCKS} JOIN LATERAL (SELECT attname FROM pg_attribute "
+        "WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity = '' "
+        "AND has_column_privilege(c.oid, attnum, 'UPDATE') ORDER BY attnum DESC LIMIT 1) a ON true "
+        f"WHERE l.pid = pg_backend_pid() AND l.mode = 'RowShareLock' AND {USER_TABLE}"
+    )
+    mine = (
+        "SELECT transactionid FROM pg_locks WHERE locktype = 'transactionid' AND pid = pg_backend_pid() "
+        "AND mode = 'ExclusiveLock' AND granted"
+    )
+    for schema, name, column in columns:
+        if schema is not None and name is not None and column is not None:
+            table, same = Table(schema, name), quoted(column)
+            await backend.run(f"UPDATE {table} SET {same} = {same} WHERE xmax IN ({mine})")

@@ -1,0 +1,1 @@
+"""Faults on demand: how they are asked for, which are pending, where they are injected."""

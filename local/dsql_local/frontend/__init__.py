@@ -1,0 +1,1 @@
+"""What a client connects to: TLS, IAM tokens, limits on connections, messages in and out."""

@@ -1,0 +1,26 @@
+"""How much a cluster takes: one frozen value, each of whose members a test may lower."""
+
+from dataclasses import dataclass
+
+from .verdict import LIMITS
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """DSQL's limits. Times are in seconds by the cluster's clock, sizes in bytes."""
+
+    rows: int = LIMITS["rows"]  # modified in one transaction: 54000 at the statement
+    size: int = LIMITS["size"]  # modified in one transaction: 54000 at COMMIT
+    age: float = LIMITS["age"]  # of a transaction: 54000 at the next statement or COMMIT
+    connection_age: float = LIMITS["connection_age"]  # the link ends without a word
+    connections: int = LIMITS["connections"]  # open at once: FATAL 53300
+    connection_rate: float = LIMITS["connection_rate"]  # new ones a second: FATAL 53400
+    connection_burst: int = LIMITS["connection_burst"]  # new ones at once, after a pause
+    message: int = LIMITS["message"]  # of one message of a client: FATAL 08P01
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0, not {getattr(self, name)!r}")

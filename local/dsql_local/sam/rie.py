@@ -1,0 +1,222 @@
+"""AWS's own Runtime Interface Emulator around one function: an execution environment of Lambda without Docker.
+
+Knows how Lambda starts Python (its variables, `sys.path`, the runtime interface client) and how the emulator is spoken to.
+Knows nothing of DSQL or of templates: it is given a `Function` and variables. The emulator runs under a guard (`processes`),
+which ends all of it when this process ends, in whatever way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.util
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from .session_supervisor import guarded
+from .template import Function
+
+__all__ = ["MARKERS", "Invocation", "RieError", "RuntimeInterfaceEmulator", "is_error"]
+
+PATH = "/2015-03-31/functions/function/invocations"
+MARKERS = ("START RequestId", "END RequestId", "REPORT RequestId")
+START_SECONDS = 10.0
+REPORT_SECONDS = 2.0
+START_TRIES = 3  # somebody may take a free port between our look and the emulator's
+
+
+class RieError(Exception):
+    """The emulator could not be started, or went away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Invocation:
+    """What one invocation answered, and the lines that it wrote."""
+
+    response: Any
+    log_lines: tuple[str, ...]
+    failed: bool
+
+    def records(self) -> list[dict[str, Any]]:
+        """The log lines that are JSON objects, as Powertools writes them."""
+        records = []
+        for line in self.log_lines:
+            with contextlib.suppress(ValueError):
+                record = json.loads(line)
+                if isinstance(record, dict):
+                    records.append(record)
+        return records
+
+
+class RuntimeInterfaceEmulator:
+    """One execution environment of a function; every `invoke` after the first is a warm one.
+
+    `environment` overrides what the template declares, and must bring the credentials; the caller's own is not looked at.
+    """
+
+    def __init__(self, function: Function, environment: Mapping[str, str] | None = None) -> None:
+        self._function = function
+        self._environment = lambda_environment(function, environment or {})
+        self._program = _program()
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._folder = Path()
+        self._port = 0
+        self._read = 0
+
+    def __enter__(self) -> Self:
+        for attempt in range(START_TRIES):
+            try:
+                self._start()
+            except BaseException as error:
+                self.close()
+                if not isinstance(error, RieError) or attempt == START_TRIES - 1:
+                    raise
+            else:
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def invoke(self, event: object) -> Invocation:
+        """Send one event and wait for its answer; a function that fails is an answer too."""
+        link = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._function.timeout + 30)
+        try:
+            link.request("POST", PATH, json.dumps(event))
+            answer = link.getresponse()
+            status, body = answer.status, answer.read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            raise RieError(f"the emulator went away: {error!r}. {self._errors()}") from error
+        finally:
+            link.close()
+        try:
+            response, failed = json.loads(body), status != http.HTTPStatus.OK
+        except ValueError:  # such as "Task timed out after 3.00 seconds"
+            response, failed = body, True
+        failed = failed or is_error(response)
+        return Invocation(response=response, log_lines=self._new_lines(complete=status == http.HTTPStatus.OK), failed=failed)
+
+    def close(self) -> None:
+        """End the emulator and everything it started; returns when they are gone. Harmless when it does not run."""
+        if self._guard is not None:
+            self._guard.communicate(b"\n")
+            self._guard = None
+
+    def _start(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="dsql-rie-"))
+        self._read = 0
+        self._port, runtime_port = _free_ports(2)
+        with self._log.open("wb") as log, self._error_log.open("wb") as errors:
+            # The emulator puts the runtime into a process group of its own: the session is what they have in common.
+            self._guard = guarded(
+                [
+                    *(str(self._program), "--log-level", "warn"),
+                    *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
+                    *("--runtime-api-address", f"127.0.0.1:{runtime_port}"),
+                    *(sys.executable, "-m", "awslambdaric", self._function.handler),
+                ],
+                self._folder,
+                cwd=self._function.code,
+                env=self._environment,
+                stdout=log,
+                stderr=errors,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            errors_so_far = self._errors()  # read first: the guard deletes the folder when the emulator ends
+            if self._guard.poll() is not None:
+                raise RieError(f"the emulator did not start. {errors_so_far}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
+                return
+            if time.monotonic() > deadline:
+                raise RieError(f"the emulator did not answer within {START_SECONDS:.0f} s. {errors_so_far}")
+            time.sleep(0.005)
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "log"
+
+    @property
+    def _error_log(self) -> Path:
+        return self._folder / "errors"
+
+    def _errors(self) -> str:
+        with contextlib.suppress(OSError):
+            return self._error_log.read_text(errors="replace")[-2000:]
+        return ""
+
+    def _new_lines(self, *, complete: bool) -> tuple[str, ...]:
+        """What the function wrote since the last call; of a runtime that died there is no report to wait for."""
+        deadline = time.monotonic() + (REPORT_SECONDS if complete else 0)
+        while True:
+            with self._log.open("rb") as log:
+                log.seek(self._read)
+                text = log.read()
+            if b"\nREPORT RequestId: " in text or time.monotonic() >= deadline:
+                break
+            time.sleep(0.005)
+        self._read += len(text)
+        # The runtime interface client writes a traceback's line ends as carriage returns.
+        lines = text.decode(errors="replace").replace("\r", "\n").split("\n")
+        return tuple(line for line in lines if line and not line.startswith(MARKERS))
+
+
+def is_error(response: object) -> bool:
+    """Whether this is how the runtime reports a failed function, rather than what a function returned."""
+    return isinstance(response, dict) and {"errorType", "errorMessage"} <= response.keys() <= {
+        *("errorType", "errorMessage", "stackTrace", "requestId", "cause"),
+    }
+
+
+def lambda_environment(function: Function, overrides: Mapping[str, str]) -> dict[str, str]:
+    """The variables that Lambda gives to a function, the function's own, and the caller's over them."""
+    path = [function.code, *(layer / "python" for layer in function.layers)]
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return {
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_python{version}",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
+        "AWS_LAMBDA_FUNCTION_NAME": function.name,
+        "AWS_LAMBDA_FUNCTION_TIMEOUT": str(function.timeout),
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_REGION": "us-east-1",
+        "LAMBDA_TASK_ROOT": str(function.code),
+        "LANG": "en_US.UTF-8",
+        "PATH": os.defpath,
+        "PYTHONDONTWRITEBYTECODE": "1",  # what was built stays as it was built
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
+        "TZ": ":UTC",
+        **function.environment,
+        **overrides,
+    }
+
+
+def _program() -> Path:
+    """The emulator in the installed aws-sam-cli."""
+    if sys.platform != "linux":
+        raise RieError("the Runtime Interface Emulator runs on Linux only; start a Docker engine and use VIA=sam")
+    found = importlib.util.find_spec("samcli")
+    if found is None or found.origin is None:
+        raise RieError("aws-sam-cli, which carries the emulator, is not installed: pip install 'dsql-local[sam]'")
+    machine = {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
+    return Path(found.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}"
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody listens on, all different."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]

@@ -1,0 +1,53 @@
+"""The functions of one application, each in its own Runtime Interface Emulator from its first invocation on.
+
+Builds the application first, once for all who share a file; knows `sam` and `rie`, and nothing of pytest.
+"""
+
+import contextlib
+import fcntl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from . import sam_cli
+from .rie import Invocation, RuntimeInterfaceEmulator
+from .template import read_function
+
+__all__ = ["Emulators"]
+
+
+class Emulators:
+    """Call it with an event and a function's name; at the end of the block all emulators have ended.
+
+    `built` is a file that says, by being there, that the application was built.
+    """
+
+    def __init__(self, project: Path, environment: Mapping[str, str], *, built: Path) -> None:
+        self._project = project
+        self._environment = environment
+        self._built = built
+        self._stack = contextlib.ExitStack()
+        self._emulators: dict[str, RuntimeInterfaceEmulator] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __call__(self, event: object, function: str, environment: Mapping[str, str] | None = None) -> Invocation:
+        """Invoke a function, named by its logical id in template.yaml. `environment` holds more variables, for its first time."""
+        emulator = self._emulators.get(function)
+        if emulator is None:
+            self._build()
+            found = read_function(self._project / ".aws-sam" / "build" / "template.yaml", function)
+            emulator = RuntimeInterfaceEmulator(found, {**self._environment, **(environment or {})})
+            self._emulators[function] = self._stack.enter_context(emulator)
+        return emulator.invoke(event)
+
+    def _build(self) -> None:
+        with self._built.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several processes at once would build into one folder
+            if not self._built.exists():
+                sam_cli.build(self._project)
+                self._built.touch()

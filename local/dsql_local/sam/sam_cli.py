@@ -1,0 +1,179 @@
+"""SAM's command line, as a local run needs it: `sam build`, and `sam local invoke` in Docker on a local DSQL.
+
+Knows what `sam` has to be told, and that everything it starts must end with us. The commands see nothing of the caller's own AWS
+session.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from .docker_relay import PORT, Relay
+from .rie import MARKERS, Invocation, is_error
+from .signals import held_back
+
+__all__ = ["SamError", "build", "docker_engine", "local_invoke", "reachable"]
+
+ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
+IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"  # what SAM runs the template's functions in
+PARAMETERS = ("--parameter-overrides", f"Architecture={ARCHITECTURE}")  # so that no image has to be emulated
+SAM = (sys.executable, "-m", "samcli")
+END_SECONDS = 2.0  # SAM would wait for its container, which is removed anyway
+NO_SERVICE = "http://127.0.0.1:1"  # refuses at once
+
+
+class SamError(Exception):
+    """A command failed, or cannot be run; the sentence says what to do."""
+
+
+def build(project: Path) -> None:
+    """`sam build`, quietly; its output is the error's text when it fails."""
+    with tempfile.TemporaryFile("w+") as output:
+        with _running([*SAM, "build", *PARAMETERS], project, _environment({}), stdout=output, stderr=output) as sam:
+            status = sam.wait()
+        if status != 0:
+            output.seek(0)
+            raise SamError(f"sam build failed.\n{output.read().rstrip()}")
+
+
+def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, str]) -> Invocation:
+    """`sam local invoke` with these variables; shows what SAM and the function write, as it comes.
+
+    SAM sets every variable that the template declares from its own environment, so none has to be written to a file.
+    """
+    command = [*SAM, "local", "invoke", name, "--event", str(event), "--skip-pull-image", *PARAMETERS]
+    lines: list[str] = []
+    with (
+        reachable(int(variables["DSQL_PORT"])) as address,
+        tempfile.TemporaryDirectory(prefix="dsql-sam-") as temporary,  # SAM leaves a file behind
+        tempfile.TemporaryFile("w+") as output,
+        _container_ended(address),
+    ):
+        environment = {**_environment(variables), **address, "TMPDIR": temporary}
+        with _running(command, project, environment, stdout=output, stderr=subprocess.PIPE) as sam:
+            assert sam.stderr is not None  # noqa: S101 - it was asked for
+            for line in _function_lines(sam.stderr):
+                lines.append(line)
+                print(line, file=sys.stderr, flush=True)
+            status = sam.wait()
+        output.seek(0)
+        answer = output.read().strip()
+    if status != 0 or not answer:
+        raise SamError(f"sam local invoke ended with status {status} and no response: its own lines are above")
+    try:
+        response = json.loads(answer)
+    except ValueError:  # such as "Task timed out after 15.00 seconds"
+        return Invocation(response=answer, log_lines=tuple(lines), failed=True)
+    return Invocation(response=response, log_lines=tuple(lines), failed=is_error(response))
+
+
+def docker_engine() -> Any | None:
+    """A client of the Docker engine, found as SAM finds it; None if there is none."""
+    docker = importlib.import_module("docker")  # SAM's own dependency, which ships no types
+    try:
+        client = docker.from_env(timeout=5)
+        client.ping()
+    except docker.errors.DockerException:
+        return None
+    return client
+
+
+def _environment(local: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a command: the local DSQL's variables, and nothing of the caller's own AWS session."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "DSQL_", "CLUSTER_ENDPOINT"))}
+    return {
+        **kept,
+        **local,
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        # `sam local` asks who the caller is, and goes on when nobody tells: these credentials are nobody's.
+        "AWS_ENDPOINT_URL_STS": NO_SERVICE,
+        "AWS_MAX_ATTEMPTS": "1",
+        "PYTHON": sys.executable,  # for layer/Makefile
+        "SAM_CLI_TELEMETRY": "0",
+    }
+
+
+@contextlib.contextmanager
+def reachable(port: int) -> Iterator[dict[str, str]]:
+    """The variables by which a container dials this machine's 127.0.0.1:port."""
+    engine = docker_engine()
+    assert engine is not None  # noqa: S101 - the caller has seen it
+    if sys.platform != "linux" or engine.info().get("OperatingSystem") == "Docker Desktop":
+        yield {"DSQL_HOSTADDR": "host.docker.internal", "DSQL_PORT": str(port)}
+        return
+    if not engine.images.list(filters={"reference": IMAGE}):
+        print(f"    pulling {IMAGE}, once; this can take minutes", file=sys.stderr, flush=True)
+        try:
+            engine.images.pull(IMAGE)
+        except sys.modules["docker"].errors.DockerException as error:
+            raise SamError(f"the Docker engine could not pull {IMAGE} ({error}); invoke with VIA=rie") from error
+    with Relay(engine, IMAGE, port) as relay:
+        yield {"DSQL_HOSTADDR": relay.host, "DSQL_PORT": str(PORT)}
+
+
+def _function_lines(stream: IO[str]) -> Iterator[str]:
+    """The lines that the function wrote, out of SAM's standard error; SAM's own are shown as they come."""
+    started = ended = False
+    for raw in stream:
+        for line in raw.rstrip("\n").split("\r"):
+            if line.startswith(MARKERS):
+                started, ended = True, not line.startswith("START")
+            elif started and not ended and line.strip():
+                yield line
+            elif not started and line.strip():
+                print(f"    {line}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _container_ended(address: Mapping[str, str]) -> Iterator[None]:
+    """Remove the function's container, should SAM have been stopped before it did; it is known by the address it was given."""
+    try:
+        yield
+    finally:
+        given = {f"{name}={value}" for name, value in address.items()}
+        engine = docker_engine()
+        for container in engine.containers.list(all=True, ignore_removed=True) if engine else []:
+            if given <= set(container.attrs["Config"]["Env"] or ()):
+                container.remove(force=True)
+
+
+@contextlib.contextmanager
+def _running(
+    command: list[str], folder: Path, environment: Mapping[str, str], *, stdout: IO[str], stderr: IO[str] | int
+) -> Iterator[subprocess.Popen[str]]:
+    """A command in a session of its own: a Ctrl-C reaches it through us alone, and leaving the block ends all of it."""
+    process: subprocess.Popen[str] | None = None
+    try:
+        with held_back():
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        yield process
+    finally:
+        if process is not None:
+            with process:  # closes its pipes and reaps it
+                if process.poll() is None:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGINT)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(END_SECONDS)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
