@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
-__all__ = ["Event", "Log", "Note"]
+__all__ = ["Event", "EventLog", "RecordEvent"]
 
 EventKind = Literal[
     "connect",  # the TLS handshake is done: sni, negotiation
@@ -57,7 +57,7 @@ class Event:
         return f"<{self.kind} {' '.join(f'{name}={value!r}' for name, value in values if value not in (None, ()))}>"
 
 
-class Log:
+class EventLog:
     """Events in order, written by the front's thread and read by any other; of more than `longest` the oldest are forgotten."""
 
     def __init__(self, longest: int) -> None:
@@ -80,7 +80,7 @@ class Log:
             self._events.clear()
 
 
-class Note(Protocol):
+class RecordEvent(Protocol):
     """Records an event of this connection."""
 
     def __call__(self, kind: str, /, **fields: object) -> None: ...

@@ -22,7 +22,7 @@ import pytest
 if TYPE_CHECKING:
     from .api.local_dsql import LocalDsql
     from .lambda_context import LambdaContext
-    from .sam.rie_pool import Emulators
+    from .sam.rie_pool import RiePool
 
 __all__ = [
     "dsql",
@@ -109,19 +109,19 @@ def lambda_context(request: pytest.FixtureRequest, lambda_clock: Callable[[], fl
 
 
 @pytest.fixture
-def invoke(dsql: LocalDsql, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulators]:
+def invoke(dsql: LocalDsql, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RiePool]:
     """Call it with an event and a function's logical id: what the built function answered, and its log lines.
 
     The application is built once a session, in the folder that `dsql_project` names; a function's second invocation in one test
     is a warm one. It runs through AWS's Runtime Interface Emulator, without Docker: `pip install 'dsql-local[sam]'`.
     """
-    from .sam.rie_pool import Emulators  # noqa: PLC0415 - see above
+    from .sam.rie_pool import RiePool  # noqa: PLC0415 - see above
 
     project = pytestconfig.rootpath / pytestconfig.getini("dsql_project")
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
-    with Emulators(project, dsql.environment, built=shared / "dsql-built") as emulators:
+    with RiePool(project, dsql.environment, built=shared / "dsql-built") as emulators:
         yield emulators
 
 

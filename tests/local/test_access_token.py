@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsql_local.frontend import access_token
-from dsql_local.frontend.iam import Identity
+from dsql_local.frontend.iam import ClusterIdentity
 
 NOW = 1_800_000_000.0
 CLUSTER = "a" * 26
@@ -16,7 +16,7 @@ CLUSTER = "a" * 26
 
 @pytest.fixture
 def identity():
-    return Identity(CLUSTER, "us-east-1", {"AKIA": "hush"}, lambda: NOW)
+    return ClusterIdentity(CLUSTER, "us-east-1", {"AKIA": "hush"}, lambda: NOW)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_good_token_opens_the_connection(identity, token):
 def test_a_wrong_token_is_refused_for_its_reason(identity, token, wrong, user, reason):
     """Each thing that can be wrong is named, and no secret or signature is."""
     text = token(**wrong)
-    with pytest.raises(access_token.Refused) as refused:
+    with pytest.raises(access_token.InvalidToken) as refused:
         identity.check(text, user)
     assert reason in str(refused.value)
     assert "hush" not in str(refused.value)
@@ -67,7 +67,7 @@ def test_a_wrong_token_is_refused_for_its_reason(identity, token, wrong, user, r
 )
 def test_what_is_no_token_is_refused(identity, text):
     """A password, or a token with a part missing or twice, is refused with what to do."""
-    with pytest.raises(access_token.Refused):
+    with pytest.raises(access_token.InvalidToken):
         identity.check(text, "admin")
 
 
@@ -79,8 +79,8 @@ def test_a_token_is_good_until_its_last_second(identity, token):
 
 def test_the_key_to_use_is_named(token):
     """Whoever comes with unknown credentials reads which variables to set."""
-    identity = Identity(CLUSTER, "us-east-1", {"defaultkey": "defaultsecret"}, lambda: NOW)
-    with pytest.raises(access_token.Refused, match="AWS_ACCESS_KEY_ID=defaultkey and AWS_SECRET_ACCESS_KEY=defaultsecret"):
+    identity = ClusterIdentity(CLUSTER, "us-east-1", {"defaultkey": "defaultsecret"}, lambda: NOW)
+    with pytest.raises(access_token.InvalidToken, match="AWS_ACCESS_KEY_ID=defaultkey and AWS_SECRET_ACCESS_KEY=defaultsecret"):
         identity.check(token(), "admin")
 
 
@@ -88,7 +88,7 @@ def test_a_token_declared_expired_is_refused(identity, token):
     """A token of an earlier second stays out; one of a later second comes in."""
     identity.expire()
     for _ in range(2):
-        with pytest.raises(access_token.Refused, match="Signature expired"):
+        with pytest.raises(access_token.InvalidToken, match="Signature expired"):
             identity.check(token(at=NOW - 1), "admin")
     identity.check(token(at=NOW + 1), "admin")
 
@@ -98,19 +98,19 @@ def test_whoever_signs_again_at_once_comes_in(identity, token, before):
     """A token of the very second cannot be told from a fresh one: one refusal is all, for each caller and role."""
     identity.expire()
     for user, action in (("admin", "DbConnectAdmin"), ("app", "DbConnect")):
-        with pytest.raises(access_token.Refused, match="Signature expired"):
+        with pytest.raises(access_token.InvalidToken, match="Signature expired"):
             identity.check(token(action, at=NOW - before), user)
         identity.check(token(action), user)
     identity.expire()
-    with pytest.raises(access_token.Refused, match="Signature expired"):
+    with pytest.raises(access_token.InvalidToken, match="Signature expired"):
         identity.check(token(), "admin")
 
 
 @given(st.text(max_size=60))
 def test_no_text_is_more_than_refused(text):
     """Whatever is sent as the password, the answer is a refusal."""
-    identity = Identity(CLUSTER, "us-east-1", {"AKIA": "hush"}, lambda: NOW)
-    with pytest.raises(access_token.Refused):
+    identity = ClusterIdentity(CLUSTER, "us-east-1", {"AKIA": "hush"}, lambda: NOW)
+    with pytest.raises(access_token.InvalidToken):
         identity.check(text, "admin")
 
 
@@ -120,6 +120,6 @@ def test_botos_tokens_are_good():
     boto3 = pytest.importorskip("boto3")
     session = boto3.Session(aws_access_key_id="AKIA", aws_secret_access_key="hush", aws_session_token="t/+=")
     client = session.client("dsql", region_name="eu-west-1")
-    identity = Identity(CLUSTER, "eu-west-1", {"AKIA": "hush"}, __import__("time").time)
+    identity = ClusterIdentity(CLUSTER, "eu-west-1", {"AKIA": "hush"}, __import__("time").time)
     identity.check(client.generate_db_connect_admin_auth_token(identity.endpoint), "admin")
     identity.check(client.generate_db_connect_auth_token(identity.endpoint, ExpiresIn=604800), "app")

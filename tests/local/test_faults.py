@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.faults.commands import FAULTS, WORDS, BadOrder, read_order, taken_out
-from dsql_local.faults.plan import CutPoint, Faults
+from dsql_local.faults.commands import FAULTS, WORDS, InvalidFaultCommand, extract_commands, parse_command
+from dsql_local.faults.plan import CutPoint, FaultPlan
 from dsql_local.protocol.messages import SYNC, Message, bind, error_fields, execute, parse, query
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def called(text):
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.call)
 def test_a_row_asks_for_the_same_in_python_and_in_words(fault):
     """The call's method and arguments are those that the words mean."""
-    order = read_order(fault.words)
+    order = parse_command(fault.words)
     bound = inspect.signature(getattr(LocalDsql, order.method)).bind(None, **order.arguments)
     bound.apply_defaults()
     assert (order.method, {name: value for name, value in bound.arguments.items() if name != "self"}) == called(fault.call)
@@ -81,8 +81,8 @@ def test_the_page_has_the_table():
 )
 def test_words_that_nobody_understands_are_an_error(words):
     """What there is is named."""
-    with pytest.raises(BadOrder, match=r"there is no fault|takes|cannot be"):
-        read_order(words)
+    with pytest.raises(InvalidFaultCommand, match=r"there is no fault|takes|cannot be"):
+        parse_command(words)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_words_that_nobody_understands_are_an_error(words):
 )
 def test_a_fault_that_could_never_strike_is_an_error(dsql, words):
     """A test that asks for it does not pass for nothing."""
-    with pytest.raises(BadOrder):
+    with pytest.raises(InvalidFaultCommand):
         dsql.order(words)
     assert dsql.faults_waiting == []
 
@@ -110,7 +110,7 @@ def test_a_fault_that_could_never_strike_is_an_error(dsql, words):
 )
 def test_a_comment_is_taken_out_and_nothing_else(sql, rest, orders):
     """Strings and other comments stay as they are."""
-    assert taken_out(sql) == (rest, orders)
+    assert extract_commands(sql) == (rest, orders)
 
 
 def test_nobody_else_sees_the_comment(dsql, connect):
@@ -412,13 +412,13 @@ def test_while_it_is_down_nobody_comes_in(dsql, connect):
 
 def test_what_waits_can_be_read():
     """As text, for `status`."""
-    faults = Faults()
+    faults = FaultPlan()
     faults.conflict_next(2)
     faults.delay(5)
     faults.conflict_rate(0.5)
-    assert [text.split("(")[0] for text in faults.waiting()] == ["Conflict", "Delay", "Conflict"]
+    assert [text.split("(")[0] for text in faults.pending()] == ["Conflict", "Delay", "Conflict"]
     faults.clear()
-    assert faults.waiting() == []
+    assert faults.pending() == []
 
 
 def test_the_log_is_bounded():

@@ -3,7 +3,7 @@
 import pytest
 
 from dsql_local import Limits, LocalDsql
-from dsql_local.frontend.connection_limiter import Admission
+from dsql_local.frontend.connection_limiter import ConnectionLimiter
 from dsql_local.protocol.messages import SYNC, Message, bind, execute, parse, query
 
 FLUSH = Message(b"H")
@@ -344,14 +344,14 @@ def test_connections_are_counted(connect, limits, refusal):
 def test_admission_by_the_clock():
     """A burst empties the bucket, time fills it at the rate and never beyond the burst; whoever leaves makes room."""
     clock = Clock()
-    admission = Admission(Limits(connections=5, connection_burst=3, connection_rate=2), clock)
-    assert [admission.admit() for _ in range(4)] == [None, None, None, "rate"]
+    admission = ConnectionLimiter(Limits(connections=5, connection_burst=3, connection_rate=2), clock)
+    assert [admission.acquire() for _ in range(4)] == [None, None, None, "rate"]
     clock.now += 0.5
-    assert [admission.admit() for _ in range(2)] == [None, "rate"]
+    assert [admission.acquire() for _ in range(2)] == [None, "rate"]
     clock.now += 60
-    assert [admission.admit() for _ in range(2)] == [None, "connections"]
-    admission.leave()
-    assert admission.admit() is None
+    assert [admission.acquire() for _ in range(2)] == [None, "connections"]
+    admission.release()
+    assert admission.acquire() is None
 
 
 def test_the_defaults_are_the_clusters():

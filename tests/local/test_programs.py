@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.postgres.binaries import PostgresError, Programs, _check, on_this_machine
+from dsql_local.postgres.binaries import Binaries, PostgresError, _check, on_this_machine
 
 
 def programs_in(folder: Path, says: str, status: int = 0) -> Path:
@@ -25,7 +25,7 @@ def machine_only(monkeypatch, tmp_path):
 
     def ready(*folders):
         monkeypatch.setenv("PATH", os.pathsep.join(map(str, folders)))
-        return Programs.ready(tmp_path, package="no_such_package", folders=())
+        return Binaries.ready(tmp_path, package="no_such_package", folders=())
 
     return ready
 
@@ -59,7 +59,7 @@ def test_without_the_package_the_machines_is_taken(machine_only, tmp_path):
     """The newest that can be used."""
     old = programs_in(tmp_path / "old", "postgres (PostgreSQL) 14.1")
     new = programs_in(tmp_path / "new", "postgres (PostgreSQL) 17.2")
-    assert machine_only(new, old) == Programs(new, "postgresql-17.2")
+    assert machine_only(new, old) == Binaries(new, "postgresql-17.2")
 
 
 def test_without_any_the_message_names_what_is_missing(machine_only, tmp_path):

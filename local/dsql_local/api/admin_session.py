@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..engine.flights import Flights
-from ..engine.lock_monitor import Rivals
+from ..engine.lock_monitor import LockMonitor
 from ..engine.session import Session
-from ..engine.statement_policy import Guard
-from ..faults.plan import Faults
+from ..engine.statement_policy import StatementPolicy
+from ..faults.plan import FaultPlan
 from ..postgres.backend import Backend
 from ..protocol.messages import Message, Splitter, data_row, error_fields, query
 from ..rules.statements import split
 
-__all__ = ["Admin", "Row", "SqlError"]
+__all__ = ["AdminSession", "Row", "SqlError"]
 
 Row = list[str | None]
 
@@ -29,13 +29,13 @@ class SqlError(Exception):
         self.sqlstate = sqlstate
 
 
-class Admin:
+class AdminSession:
     """It connects when it is first needed; `guard` makes what judges a connection's statements."""
 
-    def __init__(self, server: Path, guard: Callable[[Backend], Guard], rivals: Rivals) -> None:
+    def __init__(self, server: Path, policy: Callable[[Backend], StatementPolicy], lock_monitor: LockMonitor) -> None:
         self._server = server
-        self._new_guard = guard
-        self._rivals = rivals
+        self._new_policy = policy
+        self._lock_monitor = lock_monitor
         self._session: Session | None = None
         self._turn = asyncio.Lock()
 
@@ -44,12 +44,14 @@ class Admin:
         async with self._turn:
             if self._session is None:
                 backend = await Backend.connect(self._server, {"user": "admin", "database": "postgres"})
-                self._guard = self._new_guard(backend)
-                self._session = Session(backend, guard=self._guard, faults=Faults(), rivals=self._rivals, note=_ignore)
+                self._policy = self._new_policy(backend)
+                self._session = Session(
+                    backend, policy=self._policy, faults=FaultPlan(), lock_monitor=self._lock_monitor, record=_ignore
+                )
             rows: list[Row] = []
             try:
                 for statement in split(sql):
-                    self._guard.look()  # only clients meet OC001
+                    self._policy.look()  # only clients meet OC001
                     rows = await _collect(self._session, statement)
             finally:
                 if self._session.inside:

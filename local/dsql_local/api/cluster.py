@@ -8,21 +8,21 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from ..engine.jobs import Jobs
-from ..engine.lock_monitor import Rivals
+from ..engine.jobs import JobRunner
+from ..engine.lock_monitor import LockMonitor
 from ..engine.session import Session
-from ..engine.statement_policy import Guard
-from ..engine.transaction_limits import Catalog
-from ..events import Event, Log, Note
-from ..faults.commands import Order
-from ..faults.plan import Faults, How
-from ..frontend.iam import Identity
-from ..frontend.server import Front
-from ..frontend.tls import Authority
+from ..engine.statement_policy import StatementPolicy
+from ..engine.transaction_limits import CatalogVersion
+from ..events import Event, EventLog, RecordEvent
+from ..faults.commands import FaultCommand
+from ..faults.plan import Disconnection, FaultPlan
+from ..frontend.iam import ClusterIdentity
+from ..frontend.server import Frontend
+from ..frontend.tls import CertificateAuthority
 from ..postgres.backend import Backend
 from ..postgres.snapshots import Snapshots, control
 from ..rules.limits import Limits
-from .admin_session import Admin, Row
+from .admin_session import AdminSession, Row
 
 __all__ = ["Cluster", "listener"]
 
@@ -41,12 +41,12 @@ class Cluster:
         self,
         *,
         server: Path,
-        identity: Identity,
-        authority: Authority,
+        identity: ClusterIdentity,
+        authority: CertificateAuthority,
         limits: Limits,
-        faults: Faults,
-        log: Log,
-        orders: Callable[[Order], Awaitable[None]],
+        faults: FaultPlan,
+        log: EventLog,
+        run_command: Callable[[FaultCommand], Awaitable[None]],
         job_delay: float,
     ) -> None:
         self._server = server
@@ -54,51 +54,51 @@ class Cluster:
         self._identity = identity
         self._limits = limits
         self._log = log
-        self._catalog = Catalog()
+        self._catalog = CatalogVersion()
         self._snapshots: Snapshots | None = None
-        self.front = Front(
+        self.frontend = Frontend(
             identity=identity,
             authority=authority,
             faults=faults,
             log=log,
             server=server,
-            sessions=self._new_session,
+            new_session=self._new_session,
             limits=limits,
-            orders=orders,
+            run_command=run_command,
         )
 
     async def open(self, listening: socket.socket) -> None:
         """Serve whoever connects to this socket, which is the cluster's from now on."""
-        self._rivals = await Rivals.connect(self._server)
-        self._jobs = Jobs(self._server, self._rivals, self._job_delay)
-        self._admin = Admin(self._server, self._new_guard, self._rivals)
+        self._lock_monitor = await LockMonitor.connect(self._server)
+        self._jobs = JobRunner(self._server, self._lock_monitor, self._job_delay)
+        self._admin = AdminSession(self._server, self._new_policy, self._lock_monitor)
         self._address: tuple[str, int] = listening.getsockname()
         self._listen(listening)
 
     async def close(self) -> None:
         """End every connection, then what is ours; returns when PostgreSQL has rolled back what was open."""
         await self._stop_listening()
-        await self.front.close_connections("fin")
+        await self.frontend.close_connections("fin")
         await self._admin.leave()
         await self._jobs.close()
         if self._snapshots is not None:
             await self._snapshots.close()
-        await self._rivals.close()
+        await self._lock_monitor.close()
 
     def _listen(self, listening: socket.socket) -> None:
         self._listening = listening
-        self._serving = asyncio.create_task(self.front.serve(listening))
+        self._serving = asyncio.create_task(self.frontend.serve(listening))
 
     async def _stop_listening(self) -> None:
         self._serving.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)
         self._listening.close()
 
-    def _new_guard(self, backend: Backend) -> Guard:
-        return Guard(backend, self._limits, self._catalog, self._identity.clock, self._jobs)
+    def _new_policy(self, backend: Backend) -> StatementPolicy:
+        return StatementPolicy(backend, self._limits, self._catalog, self._identity.clock, self._jobs)
 
-    def _new_session(self, backend: Backend, note: Note, faults: Faults) -> Session:
-        return Session(backend, guard=self._new_guard(backend), faults=faults, rivals=self._rivals, note=note)
+    def _new_session(self, backend: Backend, record: RecordEvent, faults: FaultPlan) -> Session:
+        return Session(backend, policy=self._new_policy(backend), faults=faults, lock_monitor=self._lock_monitor, record=record)
 
     # --- What it is asked for ---
 
@@ -106,9 +106,9 @@ class Cluster:
         """Run a script past the front. Raises `SqlError`."""
         return await self._admin.execute(sql)
 
-    async def close_connections(self, how: How) -> None:
+    async def close_connections(self, how: Disconnection) -> None:
         """Cut every client now; returns when PostgreSQL has rolled back what they left open."""
-        await self.front.close_connections(how)
+        await self.frontend.close_connections(how)
 
     async def restart(self, down: float) -> None:
         """Reset every link, and listen again on the same port in `down` seconds; returns when the links are cut.
@@ -121,7 +121,7 @@ class Cluster:
             self._serving = asyncio.create_task(self._listen_later(down))
         else:
             self._listen(listener(*self._address))
-        await self.front.close_connections("rst")
+        await self.frontend.close_connections("rst")
 
     async def _listen_later(self, down: float) -> None:
         await asyncio.sleep(down)
@@ -132,7 +132,7 @@ class Cluster:
         await self._leave_database()
         if self._snapshots is None:
             self._snapshots = Snapshots(await control(self._server))
-            await self._rivals.ask_through(await control(self._server))
+            await self._lock_monitor.use_connection(await control(self._server))
         return await self._snapshots.take()
 
     async def restore(self, snapshot: str) -> None:
@@ -143,6 +143,6 @@ class Cluster:
         await self._snapshots.restore(snapshot)
 
     async def _leave_database(self) -> None:
-        await self.front.close_connections("fin")
+        await self.frontend.close_connections("fin")
         await self._admin.leave()
         await self._jobs.settle()

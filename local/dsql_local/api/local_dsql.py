@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ..engine.jobs import JOB_DELAY
-from ..events import Event, Log
-from ..faults.commands import BadOrder, Order, read_order
-from ..faults.plan import CutPoint, Faults, How, Place
-from ..frontend.iam import Identity
-from ..frontend.tls import Authority
+from ..events import Event, EventLog
+from ..faults.commands import FaultCommand, InvalidFaultCommand, parse_command
+from ..faults.plan import CutPoint, Disconnection, FaultPlan, FaultTarget
+from ..frontend.iam import ClusterIdentity
+from ..frontend.tls import CertificateAuthority
 from ..postgres.server import Postgres
 from ..rules.error_responses import ConflictCode, RefusalCode, RefusalReason
 from ..rules.limits import Limits
@@ -60,12 +60,14 @@ class LocalDsql:
         cluster_id = cluster_id or DEFAULT_CLUSTER
         if not re.fullmatch("[a-z0-9]{26}", cluster_id):
             raise ValueError(f"cluster_id must be 26 characters of a-z and 0-9, not {cluster_id!r}")
-        self._identity = Identity(cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock, dict(principals or {}))
+        self._identity = ClusterIdentity(
+            cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock, dict(principals or {})
+        )
         self._port = port
         self._limits = limits or Limits()
         self._job_delay = job_delay
-        self._faults = Faults()
-        self._log = Log(log_events)
+        self._faults = FaultPlan()
+        self._log = EventLog(log_events)
         self._postgres = Postgres()
         self._cluster: Cluster | None = None
 
@@ -135,7 +137,7 @@ class LocalDsql:
     # --- Life ---
 
     def __enter__(self) -> Self:
-        authority = Authority(self.endpoint)
+        authority = CertificateAuthority(self.endpoint)
         self._ca_pem = authority.pem
         with contextlib.ExitStack() as ends:  # what begins here ends in the reverse order
             listening = ends.enter_context(listener(self.host, self._port))
@@ -154,7 +156,7 @@ class LocalDsql:
                 limits=self._limits,
                 faults=self._faults,
                 log=self._log,
-                orders=self._carry_out,
+                run_command=self._carry_out,
                 job_delay=self._job_delay,
             )
             self._call(self._cluster.open(listening))
@@ -202,7 +204,7 @@ class LocalDsql:
 
     # --- Faults on demand ---
 
-    def conflict_next(self, n: int = 1, code: ConflictCode = "OC000", *, at: Place = "commit") -> None:
+    def conflict_next(self, n: int = 1, code: ConflictCode = "OC000", *, at: FaultTarget = "commit") -> None:
         """Fail the next `n` COMMITs of open transactions, or the next `n` statements, with 40001 and the text of `code`.
 
         A COMMIT's transaction is rolled back, a statement's has failed, as with OC001 at a read. The code "40001" has no marker.
@@ -213,7 +215,7 @@ class LocalDsql:
         """Fail each COMMIT of an open transaction with probability `p`; the same ones for the same seed. 0 ends it."""
         self._faults.conflict_rate(p, seed, code)
 
-    def cut(self, at: CutPoint, n: int = 1, *, applied: bool = True, how: How = "rst") -> None:
+    def cut(self, at: CutPoint, n: int = 1, *, applied: bool = True, how: Disconnection = "rst") -> None:
         """Cut the link the next `n` times that this point of the protocol is reached.
 
         While a connection is opened: "on-connect", "after-tls", "after-startup", "after-password", "before-ready". When a message
@@ -239,19 +241,19 @@ class LocalDsql:
 
     def order(self, words: str) -> None:
         """Ask for a fault in the words of a comment or of the command line: `order("cut before-commit how=fin")`."""
-        self._carry_out_now(read_order(words))
+        self._carry_out_now(parse_command(words))
 
-    def _carry_out_now(self, order: Order) -> None:
+    def _carry_out_now(self, order: FaultCommand) -> None:
         self._log.add(Event(kind="fault", connection=0, reason=str(order)))
         try:
             getattr(self, order.method)(**order.arguments)
         except (TypeError, ValueError) as wrong:
-            raise BadOrder(str(wrong)) from wrong
+            raise InvalidFaultCommand(str(wrong)) from wrong
 
-    async def _carry_out(self, order: Order) -> None:
+    async def _carry_out(self, order: FaultCommand) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self._carry_out_now, order)
 
-    def unavailable(self, n: int = 1, *, at: Place = "commit", applied: bool = False) -> None:
+    def unavailable(self, n: int = 1, *, at: FaultTarget = "commit", applied: bool = False) -> None:
         """Answer XX000 `server unavailable` to the next `n` COMMITs (executed if `applied`) or statements (not executed)."""
         self._faults.unavailable(n, at=at, applied=applied)
 
@@ -269,14 +271,14 @@ class LocalDsql:
         """
         self._identity.expire()
 
-    def close_connections(self, how: How = "fin") -> None:
+    def close_connections(self, how: Disconnection = "fin") -> None:
         """Cut every client connection now, as DSQL does after 60 minutes; returns when all is rolled back."""
         self._call(self._running.close_connections(how))
 
     @property
     def faults_waiting(self) -> list[str]:
         """The faults that have not struck yet, as text."""
-        return self._faults.waiting()
+        return self._faults.pending()
 
     def clear_faults(self) -> None:
         """Forget the faults that have not struck yet, and that tokens were declared expired."""
@@ -290,8 +292,8 @@ class LocalDsql:
             "host": self.host,
             "port": self.port,
             "pid": os.getpid(),
-            "connections": self._running.front.connections,
-            "accepted": self._running.front.accepted,
+            "connections": self._running.frontend.connections,
+            "accepted": self._running.frontend.accepted,
             "faults_waiting": self.faults_waiting,
             "postgres": self._postgres.version,
         }

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..api.local_dsql import LocalDsql
-from ..faults.commands import BadOrder
+from ..faults.commands import InvalidFaultCommand
 
 __all__ = ["Control", "ControlError", "ask", "running"]
 
@@ -50,7 +50,7 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         try:
             answer = {"answer": _do(self.server.dsql, json.loads(self.rfile.readline(LONGEST)))}
-        except BadOrder as wrong:
+        except InvalidFaultCommand as wrong:
             answer = {"error": str(wrong)}
         except (ValueError, KeyError, TypeError) as wrong:
             answer = {"error": f"not understood: {wrong!r}"}

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from ..api.local_dsql import LocalDsql, SqlError
 from ..postgres.template import PostgresError
+from ..rules.quoting import quote_identifier
 from ..sam import sam_cli
 from ..sam.docker_relay import RelayError
 from ..sam.rie import Invocation, RieError, RuntimeInterfaceEmulator
-from ..sam.signals import unwind_on_interrupts
+from ..sam.signals import exit_on_signals
 from ..sam.template import Function, read_function
 
 __all__ = ["main"]
@@ -24,7 +25,7 @@ __all__ = ["main"]
 def main(argv: list[str]) -> int:
     """Run the command; 0 only if the function answered without an error."""
     options = _options(argv)
-    unwind_on_interrupts()
+    exit_on_signals()
     try:
         invocation = _run(options)
     except (sam_cli.SamError, RelayError, RieError, PostgresError, SqlError, OSError, ValueError) as failed:
@@ -88,8 +89,8 @@ def _through_docker(via: str) -> bool:
 def _apply_schema(dsql: LocalDsql, source: Function) -> None:
     user = source.environment.get("DSQL_USER") or "admin"
     if user != "admin":
-        dsql.execute(f'CREATE ROLE "{user}" WITH LOGIN')
-        dsql.execute(f"AWS IAM GRANT \"{user}\" TO '{dsql.principal}'")
+        dsql.execute(f"CREATE ROLE {quote_identifier(user)} WITH LOGIN")
+        dsql.execute(f"AWS IAM GRANT {quote_identifier(user)} TO '{dsql.principal}'")
     schema = source.code / "schema.sql"
     if schema.exists():
         _step(f"schema.sql of {source.name} applied; it connects as {user}")

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..postgres.backend import Backend, CommandFailed
+from ..rules.quoting import quote_identifier, quote_literal
 from ..rules.statements import assigned, identifiers
-from .shadow_tables import OWN_LOCKS, USER_TABLE, Table, quoted, text_literal
+from .shadow_tables import OWN_LOCKS, USER_TABLE, Table
 
-__all__ = ["Keys", "Removals"]
+__all__ = ["ConstraintChecks", "KeyRemovals"]
 
 _LOOK = "_dsql_look"
 _REMOVES = re.compile(r"\b(?:DELETE|MERGE)\b", re.IGNORECASE)  # such a word in a string costs a look too many, no more
@@ -23,7 +24,7 @@ _WRITES_IN_WITH = re.compile(r"\bWITH\b.*\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re
 _ASSIGNS = re.compile(r"\bSET\b", re.IGNORECASE)
 
 
-class Removals:
+class KeyRemovals:
     """How many commits of a server may have taken a unique key away.
 
     Each is counted before and after: whoever takes a snapshot in between must notice it, whether the snapshot shows it or not.
@@ -51,10 +52,10 @@ class Constraints:
     acting: frozenset[str]
 
 
-class Keys:
+class ConstraintChecks:
     """One session's. `version` is that of the catalog."""
 
-    def __init__(self, backend: Backend, removals: Removals, version: Callable[[], int]) -> None:
+    def __init__(self, backend: Backend, removals: KeyRemovals, version: Callable[[], int]) -> None:
         self._backend = backend
         self._removals = removals
         self._version = version
@@ -122,15 +123,15 @@ class Keys:
         rows = await self._backend.run(
             f"SELECT f.relname, {columns} FROM pg_constraint k JOIN pg_class f ON f.oid = k.confrelid, "
             "unnest(k.conkey, k.confkey) AS u (child, parent), pg_attribute c, pg_attribute p "
-            f"WHERE k.conname = {text_literal(constraint)} AND k.contype = 'f' "
-            f"AND k.conrelid = {text_literal(str(Table(schema, table)))}::regclass "
+            f"WHERE k.conname = {quote_literal(constraint)} AND k.contype = 'f' "
+            f"AND k.conrelid = {quote_literal(str(Table(schema, table)))}::regclass "
             "AND c.attrelid = k.conrelid AND c.attnum = child AND p.attrelid = k.confrelid AND p.attnum = parent "
             "GROUP BY f.relname"
         )
         for parent, same, referring in rows:
             return await self._finds(
-                f"SELECT 1 FROM {quoted(table)} c WHERE num_nulls({referring}) = 0 "
-                f"AND NOT EXISTS (SELECT FROM {quoted(parent or '')} p WHERE {same}) LIMIT 1",
+                f"SELECT 1 FROM {quote_identifier(table)} c WHERE num_nulls({referring}) = 0 "
+                f"AND NOT EXISTS (SELECT FROM {quote_identifier(parent or '')} p WHERE {same}) LIMIT 1",
                 unreadable=True,
             )
         return True

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..faults.plan import Outline
+from ..faults.plan import FlightSummary
 from ..protocol.messages import NAMES, SYNC, Message, joined, query, retold
 from ..rules.statements import Kind, kind_of, split
 
@@ -101,10 +101,10 @@ class Flight:
         """The SQL texts that it executes."""
         return tuple(statement for part in self.parts for statement in part.statements)
 
-    def outline(self, *, inside: bool) -> Outline:
+    def outline(self, *, inside: bool) -> FlightSummary:
         """What faults need to know of it."""
         kinds = [kind_of(statement) for statement in self.statements]
-        return Outline(inside, Kind.BEGIN in kinds, Kind.COMMIT in kinds, any(not kind.controls for kind in kinds))
+        return FlightSummary(inside, Kind.BEGIN in kinds, Kind.COMMIT in kinds, any(not kind.controls for kind in kinds))
 
     def units(self, *, inside: bool) -> Iterator[Unit]:
         """Its units, if it arrives inside a transaction or not. They assume that each one succeeds."""

@@ -10,21 +10,21 @@ from pathlib import Path
 
 from ..postgres.backend import Backend, BackendLost, CommandFailed, StartupRefused
 from ..postgres.template import SUPERUSER
-from ..rules.dialect import literal
-from .lock_monitor import Rivals
+from ..rules.quoting import quote_literal
+from .lock_monitor import LockMonitor
 
-__all__ = ["JOB_DELAY", "Jobs"]
+__all__ = ["JOB_DELAY", "JobRunner"]
 
 JOB_DELAY = 0.1  # seconds from a statement to the beginning of its job, if nobody waits for it; a cluster takes 5 to 24
 LONGEST_WAIT = 5.0  # seconds that somebody waits: whoever holds what a job needs would wait for himself
 
 
-class Jobs:
+class JobRunner:
     """The jobs of one server."""
 
-    def __init__(self, server: Path, rivals: Rivals, delay: float = JOB_DELAY) -> None:
+    def __init__(self, server: Path, lock_monitor: LockMonitor, delay: float = JOB_DELAY) -> None:
         self._server = server
-        self._rivals = rivals
+        self._lock_monitor = lock_monitor
         self._delay = delay
         self._turn = asyncio.Lock()
         self._later: asyncio.TimerHandle | None = None
@@ -65,8 +65,8 @@ class Jobs:
             ):  # PostgreSQL or the database is leaving
                 backend = await Backend.connect(self._server, {"user": SUPERUSER, "database": "postgres"})
                 try:
-                    with self._rivals.out_of_the_way(backend.pid):
+                    with self._lock_monitor.unblocking(backend.pid):
                         while rows := await backend.run("SELECT sys._begin_job()"):
-                            await backend.run(f"SELECT sys._do_job({literal(rows[0][0] or '')})")
+                            await backend.run(f"SELECT sys._do_job({quote_literal(rows[0][0] or '')})")
                 finally:
                     backend.abort()

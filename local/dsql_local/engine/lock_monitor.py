@@ -12,37 +12,37 @@ from typing import Protocol
 
 from ..postgres.backend import Backend, BackendLost, CommandFailed
 from ..postgres.template import SUPERUSER
-from .constraint_checks import Removals
+from .constraint_checks import KeyRemovals
 
-__all__ = ["Rival", "Rivals"]
+__all__ = ["LockHolder", "LockMonitor"]
 
 PATIENCE = 0.002  # seconds until the first look, most statements answer sooner
 LONGEST = 0.1  # seconds between two looks at a statement that is merely slow
 
 
-class Rival(Protocol):
+class LockHolder(Protocol):
     """A session that may hold locks."""
 
-    async def step_aside(self, other: "Rival | None") -> None:
+    async def release_locks(self, other: "LockHolder | None") -> None:
         """Free its locks for another one, if it is between two flights."""
 
 
-class Rivals:
+class LockMonitor:
     """All sessions of one server."""
 
     def __init__(self, control: Backend) -> None:
         self._control = control
         self._turn = asyncio.Lock()
-        self._rivals: dict[int, Rival] = {}
-        self.removals = Removals()
+        self._holders: dict[int, LockHolder] = {}
+        self.removals = KeyRemovals()
         self._watching: set[asyncio.Task[None]] = set()
 
     @classmethod
-    async def connect(cls, server: Path) -> "Rivals":
+    async def connect(cls, server: Path) -> "LockMonitor":
         """Open the connection that asks about locks."""
         return cls(await Backend.connect(server, {"user": SUPERUSER, "database": "postgres"}))
 
-    async def ask_through(self, control: Backend) -> None:
+    async def use_connection(self, control: Backend) -> None:
         """Ask through another connection from now on."""
         async with self._turn:
             before, self._control = self._control, control
@@ -55,21 +55,21 @@ class Rivals:
         await asyncio.gather(*self._watching, return_exceptions=True)
         await self._control.close()
 
-    def join(self, pid: int, rival: Rival) -> None:
+    def register(self, pid: int, holder: LockHolder) -> None:
         """A session has begun on the backend with this process id."""
-        self._rivals[pid] = rival
+        self._holders[pid] = holder
 
     @property
-    def are_many(self) -> bool:
+    def has_several_sessions(self) -> bool:
         """Whether there is more than one session."""
-        return len(self._rivals) > 1
+        return len(self._holders) > 1
 
-    def leave(self, pid: int) -> None:
+    def unregister(self, pid: int) -> None:
         """It has ended."""
-        self._rivals.pop(pid, None)
+        self._holders.pop(pid, None)
 
     @contextlib.contextmanager
-    def out_of_the_way(self, pid: int) -> Iterator[None]:
+    def unblocking(self, pid: int) -> Iterator[None]:
         """While this is entered, nobody who is idle blocks the backend with this process id for long."""
         over = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -90,9 +90,9 @@ class Rivals:
         with contextlib.suppress(BackendLost, CommandFailed):  # of the control connection: PostgreSQL is ending
             while not over.is_set():
                 for blocker in await self._blockers(pid):
-                    rival = self._rivals.get(blocker)
-                    if rival is not None and not over.is_set():
-                        await rival.step_aside(self._rivals.get(pid))
+                    holder = self._holders.get(blocker)
+                    if holder is not None and not over.is_set():
+                        await holder.release_locks(self._holders.get(pid))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await over.wait()

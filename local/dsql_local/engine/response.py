@@ -12,7 +12,7 @@ from ..protocol.messages import SYNC, Message, Run, error_fields, joined
 from ..rules.error_responses import conflict
 from .flights import Unit
 
-__all__ = ["Reply", "carry", "in_own_words"]
+__all__ = ["Response", "in_own_words", "relay_response"]
 
 BATCH_BYTES = 1 << 16
 HELD_BYTES = 1 << 20  # what is longer is passed on as it comes, and cannot be replaced any more
@@ -33,7 +33,7 @@ def in_own_words(message: Message) -> Message:
 
 
 @dataclass(slots=True)
-class Reply:
+class Response:
     """What PostgreSQL said to one unit, up to and without ReadyForQuery."""
 
     held: list[Message | Run] = field(default_factory=list)
@@ -59,9 +59,9 @@ class Reply:
         return self.error is None
 
 
-async def carry(backend: Backend, unit: Unit, client: Client, *, hold: bool, copying: bool = True) -> Reply:
+async def relay_response(backend: Backend, unit: Unit, client: Client, *, hold: bool, copying: bool = True) -> Response:
     """Read the reply to a unit that was sent. Without `copying` the data of its COPY FROM STDIN was sent with it."""
-    reply, size = Reply(), 0
+    reply, size = Response(), 0
     while (message := await backend.receive()).kind != b"Z":
         if isinstance(message, Run):
             size += len(message.data)
@@ -87,7 +87,7 @@ async def carry(backend: Backend, unit: Unit, client: Client, *, hold: bool, cop
     return reply
 
 
-async def _copy_in(backend: Backend, unit: Unit, client: Client, reply: Reply) -> None:
+async def _copy_in(backend: Backend, unit: Unit, client: Client, reply: Response) -> None:
     """Carry the data of COPY FROM STDIN. By the extended protocol a Sync follows it, one before the data being ignored.
 
     A client that has sent a Flush instead has its Sync left to send, which ends its transaction: PostgreSQL gets one of ours.

@@ -8,12 +8,12 @@ import re
 from ..protocol.client import Client
 from ..protocol.messages import Message, Run, Splitter
 
-__all__ = ["Intercept"]
+__all__ = ["ResponseBuffer"]
 
 _MODIFIED = re.compile(r"(?:INSERT \d+|UPDATE|DELETE|MERGE|COPY) (\d+)")
 
 
-class Intercept:
+class ResponseBuffer:
     """Keeps the answers to one unit. `tags`: what a statement's own command tag becomes; None leaves it."""
 
     def __init__(self, client: Client, tags: tuple[str | None, ...] = ()) -> None:

@@ -8,19 +8,19 @@ reads no SQL.
 import asyncio
 import contextlib
 
-from ..events import Note
-from ..faults.plan import Conflict, Faults, Unavailable
+from ..events import RecordEvent
+from ..faults.plan import Conflict, FaultPlan, Unavailable
 from ..postgres.backend import Backend, BackendLost, CommandFailed, ahead, commands
 from ..protocol.client import Client
 from ..protocol.messages import Message, error_fields, query, ready
 from ..rules.error_responses import IN_FAILED_TRANSACTION, UNAVAILABLE, conflict
 from ..rules.statements import Kind
-from .constraint_checks import Keys
+from .constraint_checks import ConstraintChecks
 from .flights import Flight, Unit
-from .lock_monitor import Rival, Rivals
-from .response import carry, in_own_words
-from .response_buffer import Intercept
-from .statement_policy import Guard
+from .lock_monitor import LockHolder, LockMonitor
+from .response import in_own_words, relay_response
+from .response_buffer import ResponseBuffer
+from .statement_policy import StatementPolicy
 from .transaction import Transaction
 from .write_stats import modified_rows
 
@@ -34,18 +34,20 @@ _COMMIT = Unit((query("COMMIT"),), ("COMMIT",))
 class Session:
     """A backend, its open transaction, and its place among the rivals."""
 
-    def __init__(self, backend: Backend, *, guard: Guard, faults: Faults, rivals: Rivals, note: Note) -> None:
+    def __init__(
+        self, backend: Backend, *, policy: StatementPolicy, faults: FaultPlan, lock_monitor: LockMonitor, record: RecordEvent
+    ) -> None:
         self._backend = backend
-        self._guard = guard
+        self._policy = policy
         self._faults = faults
-        self._rivals = rivals
-        self._note = note
+        self._lock_monitor = lock_monitor
+        self._record = record
         self._busy = asyncio.Lock()
-        self._keys = Keys(backend, rivals.removals, lambda: guard.catalog)
+        self._constraint_checks = ConstraintChecks(backend, lock_monitor.removals, lambda: policy.catalog)
         self._transaction = self._new_transaction()
         self._failed_flight = False  # it failed before a Flush: everything up to the Sync is skipped
         self._until_sync = False  # the open transaction is an implicit one, of which a Flush has asked for answers
-        rivals.join(backend.pid, self)
+        lock_monitor.register(backend.pid, self)
 
     @property
     def inside(self) -> bool:
@@ -55,7 +57,7 @@ class Session:
     async def run(self, flight: Flight, client: Client) -> None:
         """Execute a flight; every answer of it has been given to the client afterwards."""
         async with self._busy:
-            with self._rivals.out_of_the_way(self._backend.pid):
+            with self._lock_monitor.unblocking(self._backend.pid):
                 await self._run(flight, client)
 
     async def _run(self, flight: Flight, client: Client) -> None:
@@ -72,7 +74,7 @@ class Session:
             await self._commit_implicitly(client)
         client.write(ready(self._backend.status).data)
 
-    async def step_aside(self, other: Rival | None) -> None:
+    async def release_locks(self, other: LockHolder | None) -> None:
         """Free the open transaction's locks for another session, unless a flight is under way."""
         if isinstance(other, Session):
             self._transaction.meets(other._transaction)
@@ -85,7 +87,7 @@ class Session:
 
     async def close(self) -> None:
         """End it; returns when PostgreSQL has rolled back what was open."""
-        self._rivals.leave(self._backend.pid)
+        self._lock_monitor.unregister(self._backend.pid)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSING_SECONDS), self._busy:
                 await self._backend.close()
@@ -103,19 +105,19 @@ class Session:
         if unit.statements and await self._struck(client):
             return False
         if status == b"I":
-            self._guard.begin()
+            self._policy.begin()
             if flushed and unit.has_portal:
                 await self._backend.run("BEGIN")
                 self._until_sync = True
-            elif self._guard.needs_transaction(unit):
+            elif self._policy.needs_transaction(unit):
                 return await self._in_own_transaction(unit, client)
-        refused = await self._guard.before(unit)
+        refused = await self._policy.before(unit)
         if refused is not None:
             return await self._refuse(refused, client)
-        unit = self._guard.translated(unit)
+        unit = self._policy.translated(unit)
         if self._backend.status == b"T":
             return await self._inside(unit, client)
-        with self._rivals.removals.during(await self._removes_keys(unit)):
+        with self._lock_monitor.removals.during(await self._removes_keys(unit)):
             return await self._pass_on(unit, client)
 
     async def _control(self, unit: Unit, client: Client) -> bool:
@@ -125,8 +127,8 @@ class Session:
             return await self._commit(unit, client)
         if unit.kind is Kind.BEGIN and status != b"E":
             if status == b"I":
-                self._guard.begin()
-            refused = await self._guard.before(unit)
+                self._policy.begin()
+            refused = await self._policy.before(unit)
             if refused is not None:
                 return await self._refuse(refused, client)
         succeeded = await self._pass_on(unit, client)
@@ -137,7 +139,7 @@ class Session:
 
     async def _in_failed(self, unit: Unit, client: Client) -> bool:
         """In a failed transaction everything is answered 25P02, what PostgreSQL would not understand included."""
-        if not self._guard.is_own(unit):
+        if not self._policy.is_own(unit):
             return await self._pass_on(unit, client)
         client.write(IN_FAILED_TRANSACTION.data)
         return False
@@ -156,22 +158,22 @@ class Session:
         self._backend.send((ahead("BEGIN") if begin else b"") + unit.data)
         if begin:
             await self._backend.pass_ahead(1)
-        reply = await carry(self._backend, unit, client, hold=False)
+        reply = await relay_response(self._backend, unit, client, hold=False)
         if reply.lost:
-            self._note("conflict", code="OC000", reason="at the statement")
+            self._record("conflict", code="OC000", reason="at the statement")
         return reply.error is None
 
     async def _inside(self, unit: Unit, client: Client) -> bool:
         """Execute a unit in the open transaction; a limit that it crosses makes it fail."""
-        if not self._guard.counts(unit):
+        if not self._policy.counts(unit):
             succeeded = await self._transaction.execute(unit, client)
-            refused = self._guard.after(unit, 0, 0) if succeeded else None
+            refused = self._policy.after(unit, 0, 0) if succeeded else None
             return succeeded if refused is None else await self._refuse(refused, client)
-        further = await self._keys.reach_further(unit.statements)
-        kept = Intercept(client, self._guard.tags(unit))
+        further = await self._constraint_checks.reach_further(unit.statements)
+        kept = ResponseBuffer(client, self._policy.tags(unit))
         succeeded = await self._transaction.execute(unit, kept, further=further)
         rows = kept.rows if self._transaction.modified is None else self._transaction.modified
-        refused = self._guard.after(unit, rows, kept.received, further=further) if succeeded else None
+        refused = self._policy.after(unit, rows, kept.received, further=further) if succeeded else None
         if refused is not None:
             return await self._refuse(refused, client)
         kept.give()
@@ -179,28 +181,28 @@ class Session:
 
     async def _in_own_transaction(self, unit: Unit, client: Client) -> bool:
         """Execute a unit outside a transaction so that it can still fail when it has been executed."""
-        answered: list[Intercept] = []
+        answered: list[ResponseBuffer] = []
         failed, refused = False, None
         for part in unit.parts or (unit,):
-            refused = await self._guard.before(part)
+            refused = await self._policy.before(part)
             if refused is not None:
                 break
-            further = await self._keys.reach_further(part.statements)
+            further = await self._constraint_checks.reach_further(part.statements)
             if further and self._backend.status == b"I":
                 await self._backend.run("BEGIN")
             so_far = await modified_rows(self._backend) if further else 0
-            kept = Intercept(client, self._guard.tags(part))
-            failed = not await self._pass_on(self._guard.translated(part), kept, begin=self._backend.status == b"I")
+            kept = ResponseBuffer(client, self._policy.tags(part))
+            failed = not await self._pass_on(self._policy.translated(part), kept, begin=self._backend.status == b"I")
             rows = await modified_rows(self._backend) - so_far if further and not failed else kept.rows
-            refused = None if failed else self._guard.after(part, rows, kept.received, further=further)
+            refused = None if failed else self._policy.after(part, rows, kept.received, further=further)
             if refused is not None:
                 break
             answered.append(kept)
             if failed:
                 break
         else:
-            with self._rivals.removals.during(await self._removes_keys(unit)):
-                refused = await self._guard.at_commit() or await self._committed()
+            with self._lock_monitor.removals.during(await self._removes_keys(unit)):
+                refused = await self._policy.at_commit() or await self._committed()
             if refused is not None:
                 answered.pop()  # the last one was answered too soon
         if self._backend.status != b"I":
@@ -208,7 +210,7 @@ class Session:
         for kept in answered:
             kept.give()
         if refused is not None:
-            self._note_refusal(refused)
+            self._record_rejection(refused)
             client.write(refused.data)
         return not failed and refused is None
 
@@ -218,31 +220,31 @@ class Session:
         for message in await self._backend.finish():
             if message.kind == b"E" and isinstance(message, Message):
                 return in_own_words(message)
-        self._guard.committed()
+        self._policy.committed()
         return None
 
     async def _commit(self, unit: Unit, client: Client) -> bool:
         """COMMIT of an open transaction: 40001 if it has lost or is to lose, else PostgreSQL's COMMIT."""
         if not await self._transaction.may_commit():
             return await self._lose("OC000", client)
-        refused = await self._guard.at_commit()
+        refused = await self._policy.at_commit()
         if refused is not None:
-            self._note_refusal(refused)
+            self._record_rejection(refused)
             await self._end("ROLLBACK")
             client.write(refused.data)
             return False
         fault = self._faults.at_commit()
         if isinstance(fault, Conflict):
-            self._note("conflict", code=fault.code, reason="on demand")
+            self._record("conflict", code=fault.code, reason="on demand")
             return await self._lose(fault.code, client)
         if isinstance(fault, Unavailable):
             return await self._unavailable(fault, client)
-        removes = self._rivals.are_many and await self._transaction.removes_keys()
+        removes = self._lock_monitor.has_several_sessions and await self._transaction.removes_keys()
         self._transaction.wins()
-        with self._rivals.removals.during(removes):
+        with self._lock_monitor.removals.during(removes):
             succeeded = await self._pass_on(unit, client)
         if succeeded:
-            self._guard.committed()
+            self._policy.committed()
         self._begin()
         return succeeded
 
@@ -250,7 +252,7 @@ class Session:
         """The Sync of an implicit transaction has come: only a failure is told."""
         self._until_sync = False
         if self._backend.status == b"T":
-            kept = Intercept(client)
+            kept = ResponseBuffer(client)
             if not await self._commit(_COMMIT, kept):
                 kept.give()
         elif self._backend.status == b"E":
@@ -258,7 +260,11 @@ class Session:
 
     async def _removes_keys(self, unit: Unit) -> bool:
         """Whether a unit outside a transaction may take a unique key away from another session's transaction."""
-        return self._rivals.are_many and self._guard.counts(unit) and await self._keys.removes(unit.statements)
+        return (
+            self._lock_monitor.has_several_sessions
+            and self._policy.counts(unit)
+            and await self._constraint_checks.removes(unit.statements)
+        )
 
     async def _lose(self, code: str, client: Client) -> bool:
         await self._end("ROLLBACK")
@@ -266,7 +272,7 @@ class Session:
         return False
 
     async def _unavailable(self, fault: Unavailable, client: Client) -> bool:
-        self._note("unavailable", at=fault.at, applied=fault.applied)
+        self._record("unavailable", at=fault.at, applied=fault.applied)
         if fault.at == "commit":
             await self._end("COMMIT" if fault.applied else "ROLLBACK")
         elif self._backend.status == b"T":
@@ -276,7 +282,7 @@ class Session:
 
     async def _conflict_at_statement(self, fault: Conflict, client: Client) -> bool:
         """As OC001 surfaces, also at a read: the transaction has failed."""
-        self._note("conflict", code=fault.code, reason="on demand")
+        self._record("conflict", code=fault.code, reason="on demand")
         if self._backend.status == b"T":
             await self._backend.fail()
         client.write(conflict(fault.code).data)
@@ -286,26 +292,28 @@ class Session:
         with contextlib.suppress(CommandFailed):
             await self._backend.run(how)
             if how == "COMMIT":
-                self._guard.committed()
+                self._policy.committed()
         self._begin()
 
     async def _refuse(self, refused: Message, client: Client) -> bool:
         """Answer an error of our own; an open transaction has failed."""
-        self._note_refusal(refused)
+        self._record_rejection(refused)
         if self._backend.status == b"T":
             await self._backend.fail()
         client.write(refused.data)
         return False
 
-    def _note_refusal(self, refused: Message) -> None:
+    def _record_rejection(self, refused: Message) -> None:
         if error_fields(refused).get("C") == "40001":
             code = "OC001" if "OC001" in error_fields(refused).get("M", "") else "OC000"
-            self._note("conflict", code=code, reason="another session changed the catalog" if code == "OC001" else "at COMMIT")
+            self._record("conflict", code=code, reason="another session changed the catalog" if code == "OC001" else "at COMMIT")
 
     def _begin(self) -> None:
         """Whatever comes next belongs to a new transaction."""
         self._transaction = self._new_transaction()
-        self._guard.begin()
+        self._policy.begin()
 
     def _new_transaction(self) -> Transaction:
-        return Transaction(self._backend, self._keys, lambda reason: self._note("conflict", code="OC000", reason=reason))
+        return Transaction(
+            self._backend, self._constraint_checks, lambda reason: self._record("conflict", code="OC000", reason=reason)
+        )

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..postgres.backend import Backend
+from ..rules.quoting import quote_identifier, quote_literal
 
 __all__ = [
     "OWN_LOCKS",
@@ -18,8 +19,6 @@ __all__ = [
     "load",
     "locked_tables",
     "named_tables",
-    "quoted",
-    "text_literal",
     "touch_locked_rows",
 ]
 
@@ -32,17 +31,7 @@ class Table:
     name: str
 
     def __str__(self) -> str:
-        return f"{quoted(self.schema)}.{quoted(self.name)}"
-
-
-def quoted(name: str) -> str:
-    """A name as SQL reads it."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text_literal(text: str) -> str:
-    """A text as SQL reads it."""
-    return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        return f"{quote_identifier(self.schema)}.{quote_identifier(self.name)}"
 
 
 OWN_LOCKS = "pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -60,7 +49,7 @@ async def locked_tables(backend: Backend) -> set[Table]:
 
 async def named_tables(backend: Backend, names: Iterable[str]) -> set[Table]:
     """The tables that these names mean in this backend's search path, shadows excepted."""
-    array = ", ".join(text_literal(name) for name in sorted(names))
+    array = ", ".join(quote_literal(name) for name in sorted(names))
     rows = await backend.run(
         f"SELECT n.nspname, c.relname FROM unnest(ARRAY[{array}]::text[]) AS given (name) "
         "JOIN pg_class c ON c.oid = to_regclass(quote_ident(given.name)) "
@@ -82,13 +71,13 @@ async def load(backend: Backend, dumped: dict[Table, bytes]) -> None:
     """Make a shadow of each table with these rows, and let statements find it. Raises `CommandFailed`."""
     like = "INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES INCLUDING GENERATED INCLUDING STORAGE"
     for table, rows in dumped.items():
-        name = quoted(table.name)
+        name = quote_identifier(table.name)
         await backend.run(f"CREATE TEMP TABLE {name} (LIKE {table} {like})")
         for index in await _copied_too_soon(backend, table):
-            await backend.run(f"DROP INDEX pg_temp.{quoted(index)}")
+            await backend.run(f"DROP INDEX pg_temp.{quote_identifier(index)}")
         for column in await _identity_columns(backend, table):
-            sequence = f"pg_get_serial_sequence({text_literal(str(table))}, {text_literal(column)})"
-            await backend.run(f"ALTER TABLE pg_temp.{name} ALTER {quoted(column)} SET DEFAULT nextval({sequence})")
+            sequence = f"pg_get_serial_sequence({quote_literal(str(table))}, {quote_literal(column)})"
+            await backend.run(f"ALTER TABLE pg_temp.{name} ALTER {quote_identifier(column)} SET DEFAULT nextval({sequence})")
         await backend.copy_in(f"COPY pg_temp.{name} FROM STDIN", rows)
     # Naming pg_temp first changes nothing but the text: it makes PostgreSQL plan prepared statements anew.
     ((path,),) = await backend.run("SELECT current_setting('search_path')")
@@ -102,7 +91,7 @@ async def _copied_too_soon(backend: Backend, table: Table) -> list[str]:
     There may be duplicates. LIKE copies indexes in the order of their oids, and gives them oids in that order.
     """
     indexes = "SELECT indexrelid, indisvalid, row_number() OVER (ORDER BY indexrelid) AS place FROM pg_index WHERE indrelid ="
-    original, copy = text_literal(str(table)), text_literal(f"pg_temp.{quoted(table.name)}")
+    original, copy = quote_literal(str(table)), quote_literal(f"pg_temp.{quote_identifier(table.name)}")
     rows = await backend.run(
         f"SELECT c.relname FROM ({indexes} {original}::regclass) o JOIN ({indexes} {copy}::regclass) s USING (place) "
         "JOIN pg_class c ON c.oid = s.indexrelid WHERE NOT o.indisvalid"
@@ -112,7 +101,7 @@ async def _copied_too_soon(backend: Backend, table: Table) -> list[str]:
 
 async def _identity_columns(backend: Backend, table: Table) -> list[str]:
     rows = await backend.run(
-        f"SELECT attname FROM pg_attribute WHERE attrelid = {text_literal(str(table))}::regclass AND attidentity <> ''"
+        f"SELECT attname FROM pg_attribute WHERE attrelid = {quote_literal(str(table))}::regclass AND attidentity <> ''"
     )
     return [name for (name,) in rows if name is not None]
 
@@ -131,5 +120,5 @@ async def touch_locked_rows(backend: Backend) -> None:
     )
     for schema, name, column in columns:
         if schema is not None and name is not None and column is not None:
-            table, same = Table(schema, name), quoted(column)
+            table, same = Table(schema, name), quote_identifier(column)
             await backend.run(f"UPDATE {table} SET {same} = {same} WHERE xmax IN ({mine})")

@@ -12,16 +12,16 @@ from ..protocol.messages import Message, error
 from ..rules.dialect import NEW_JOB, with_new_job
 from ..rules.error_responses import conflict
 from ..rules.limits import Limits
-from ..rules.verdict import Class, Refused, Verdict, judge
+from ..rules.verdict import Class, StatementError, Verdict, judge
 from .flights import Unit
-from .jobs import Jobs
-from .transaction_limits import Catalog, Ledger
+from .jobs import JobRunner
+from .transaction_limits import CatalogVersion, TransactionLimits
 from .write_stats import written_bytes
 
-__all__ = ["Guard"]
+__all__ = ["StatementPolicy"]
 
 
-def _as_error(refused: Refused | None) -> Message | None:
+def _as_error(refused: StatementError | None) -> Message | None:
     return None if refused is None else error(refused.sqlstate, refused.message)
 
 
@@ -30,35 +30,37 @@ def _told(sql: str) -> str:
     return sql if execution is None else with_new_job(execution)
 
 
-class Guard:
+class StatementPolicy:
     """One session's."""
 
-    def __init__(self, backend: Backend, limits: Limits, catalog: Catalog, clock: Callable[[], float], jobs: Jobs) -> None:
+    def __init__(
+        self, backend: Backend, limits: Limits, catalog: CatalogVersion, clock: Callable[[], float], jobs: JobRunner
+    ) -> None:
         self._backend = backend
         self._limits = limits
         self._jobs = jobs
         self._submits = False  # a job, which is seen when the transaction has been committed
-        self._ledger = Ledger(limits, catalog, clock)
+        self._transaction_limits = TransactionLimits(limits, catalog, clock)
 
     def begin(self) -> None:
         """A transaction begins, or has been rolled back."""
-        self._ledger.begin()
+        self._transaction_limits.begin()
 
     def committed(self) -> None:
         """The transaction has been committed."""
-        self._ledger.committed()
+        self._transaction_limits.committed()
         if self._submits:
             self._submits = False
             self._jobs.soon()
 
     def look(self) -> None:
         """Look at the catalog now, so that what changed it so far is no news."""
-        self._ledger.look()
+        self._transaction_limits.look()
 
     @property
     def catalog(self) -> int:
         """The version of the catalog that it has seen."""
-        return self._ledger.seen
+        return self._transaction_limits.seen
 
     async def before(self, unit: Unit) -> Message | None:
         """The error with which a unit of one statement is answered instead of being executed."""
@@ -66,17 +68,17 @@ class Guard:
             if judge(text).refused is not None:
                 return _as_error(judge(text).refused)
         verdicts = self._verdicts(unit)
-        if self._ledger.meets_conflict(verdicts):
+        if self._transaction_limits.meets_conflict(verdicts):
             return conflict("OC001")
         for verdict in verdicts:
-            refused = self._ledger.before(verdict) or await self._looked_up(verdict)
+            refused = self._transaction_limits.before(verdict) or await self._looked_up(verdict)
             if refused is not None:
                 return _as_error(refused)
         if any(verdict.waits for verdict in verdicts):
             await self._jobs.settle()
         return None
 
-    async def _looked_up(self, verdict: Verdict) -> Refused | None:
+    async def _looked_up(self, verdict: Verdict) -> StatementError | None:
         for lookup in verdict.lookups:
             with contextlib.suppress(CommandFailed):
                 rows = await self._backend.run(lookup.sql)
@@ -122,15 +124,15 @@ class Guard:
         """The error with which a unit is answered although it was executed; `further` if it reached beyond its command tag."""
         refused = None
         for verdict in self._verdicts(unit):
-            refused = self._ledger.after(verdict, rows, unit.sent + received, further=further)
+            refused = self._transaction_limits.after(verdict, rows, unit.sent + received, further=further)
         return _as_error(refused)
 
     async def at_commit(self) -> Message | None:
         """The error with which COMMIT is answered."""
-        if self._ledger.commit_meets_conflict():
+        if self._transaction_limits.commit_meets_conflict():
             return conflict("OC001")
-        written = await written_bytes(self._backend) if self._ledger.grows else None
-        return _as_error(self._ledger.at_commit(written))
+        written = await written_bytes(self._backend) if self._transaction_limits.grows else None
+        return _as_error(self._transaction_limits.at_commit(written))
 
     @staticmethod
     def _verdicts(unit: Unit) -> list[Verdict]:

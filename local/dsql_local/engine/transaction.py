@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..postgres.backend import Backend, CommandFailed, ahead
-from ..protocol.client import Client, NoClient
+from ..protocol.client import Client, NullClient
 from ..protocol.messages import error_fields
 from ..rules.error_responses import conflict
 from ..rules.statements import identifiers, locks_for_update, may_write, shares_keys
-from .constraint_checks import Keys
+from .constraint_checks import ConstraintChecks
 from .flights import Unit
-from .response import Reply, carry
+from .response import Response, relay_response
 from .shadow_tables import Table, dump, load, locked_tables, named_tables, touch_locked_rows
 from .write_stats import modified_rows
 
@@ -61,10 +61,10 @@ def _writes(unit: Unit) -> bool:
 class Transaction:
     """What an open transaction needs to be suspended, executed again, or doomed. `lost` is called with a reason, once."""
 
-    def __init__(self, backend: Backend, keys: Keys, lost: Callable[[str], None]) -> None:
+    def __init__(self, backend: Backend, keys: ConstraintChecks, lost: Callable[[str], None]) -> None:
         self._backend = backend
-        self._keys = keys
-        self._note_loss = lost
+        self._constraint_checks = keys
+        self._record_loss = lost
         self._started = False
         self._removals = 0  # of keys, when it started
         self._done: list[Done] = []
@@ -112,7 +112,7 @@ class Transaction:
 
     async def removes_keys(self) -> bool:
         """Whether it may have taken a unique key away."""
-        return await self._keys.removes([statement for done in self._done for statement in done.unit.statements])
+        return await self._constraint_checks.removes([statement for done in self._done for statement in done.unit.statements])
 
     def wins(self) -> None:
         """It commits."""
@@ -141,12 +141,12 @@ class Transaction:
 
     # --- On the real tables ---
 
-    async def _attempt(self, unit: Unit, client: Client, *, again: bool = False, counting: bool = False) -> Reply:
+    async def _attempt(self, unit: Unit, client: Client, *, again: bool = False, counting: bool = False) -> Response:
         """Execute a unit behind its savepoints, all in one go; its reply is held back."""
         writes = _writes(unit)
         before = [] if self._started else [f"SAVEPOINT {_START}"]
         if not self._started:
-            self._removals = self._keys.removals
+            self._removals = self._constraint_checks.removals
         if writes:  # never released: whoever waits for a row of a released savepoint waits for the whole transaction
             before.append(f"SAVEPOINT {_LAST}")
         self._shares_keys = self._shares_keys or any(shares_keys(statement) for statement in unit.statements)
@@ -154,7 +154,7 @@ class Transaction:
         self._backend.send(ahead(*before) + unit.data)
         await self._backend.pass_ahead(len(before))
         self._started = True
-        reply = await carry(self._backend, unit, client, hold=True, copying=not again)
+        reply = await relay_response(self._backend, unit, client, hold=True, copying=not again)
         if counting and reply.error is None:
             self.modified = await modified_rows(self._backend) - so_far
         if writes and reply.error is None and any(locks_for_update(statement) for statement in unit.statements):
@@ -169,9 +169,9 @@ class Transaction:
 
     async def _doubles_keys(self, unit: Unit) -> bool:
         """Whether it has written a key that a rival has removed, and that its snapshot still shows."""
-        if self._removals == self._keys.removals or not await self._keys.brings(unit.statements):
+        if self._removals == self._constraint_checks.removals or not await self._constraint_checks.brings(unit.statements):
             return False
-        return await self._keys.are_doubled()
+        return await self._constraint_checks.are_doubled()
 
     async def _roll_back(self) -> None:
         await self._backend.run(f"ROLLBACK TO {_START}")
@@ -183,7 +183,7 @@ class Transaction:
             unit = done.unit.again
             if not unit.messages:
                 continue
-            reply = await self._attempt(unit, NoClient(), again=True)
+            reply = await self._attempt(unit, NullClient(), again=True)
             if reply.error is not None or reply.digest != done.digest or await self._doubles_keys(unit):
                 reason = "a rival committed first" if reply.lost else "executed again, it answered otherwise"
                 await self._doom(self._dumped, reason)
@@ -202,7 +202,7 @@ class Transaction:
 
     async def _doom(self, dumped: Dumped | None, reason: str) -> None:
         await self._roll_back()
-        self._note_loss(reason)
+        self._record_loss(reason)
         self.standing = Standing.DOOMED
         await self._load(dumped)
 
@@ -239,16 +239,16 @@ class Transaction:
             self.standing = Standing.LOST
         return reply.give(client)
 
-    async def _attempt_on_shadow(self, unit: Unit, client: Client) -> Reply:
+    async def _attempt_on_shadow(self, unit: Unit, client: Client) -> Response:
         self._backend.send(unit.data)
-        return await carry(self._backend, unit, client, hold=True)
+        return await relay_response(self._backend, unit, client, hold=True)
 
-    async def _tell_violation(self, unit: Unit, reply: Reply, client: Client) -> bool:
+    async def _tell_violation(self, unit: Unit, reply: Response, client: Client) -> bool:
         """A violated key: by a row that it sees, an error; by one that a rival committed meanwhile, a conflict."""
         await self._backend.run(f"ROLLBACK TO {_LAST}")
         try:
             await load(self._backend, await dump(self._backend, await self._tables_of(unit)))
-            trial = await self._attempt_on_shadow(unit, NoClient())
+            trial = await self._attempt_on_shadow(unit, NullClient())
             if trial.error is None and not (reply.sqlstate == _FOREIGN_KEY_VIOLATION and await self._misses(reply)):
                 return await self._doom_at(unit, client)
         except CommandFailed:
@@ -257,10 +257,10 @@ class Transaction:
             await self._backend.fail()
         return reply.give(client)
 
-    async def _misses(self, reply: Reply) -> bool:
+    async def _misses(self, reply: Response) -> bool:
         """Whether a foreign key is violated for the snapshot, too. The shadows hold what the unit has done, and have none."""
         fields = error_fields(reply.error) if reply.error is not None else {}
-        return await self._keys.are_missed(fields.get("s", ""), fields.get("t", ""), fields.get("n", ""))
+        return await self._constraint_checks.are_missed(fields.get("s", ""), fields.get("t", ""), fields.get("n", ""))
 
     async def _refuse(self, client: Client) -> bool:
         """The transaction has lost and cannot go on: say so at the statement."""

@@ -7,24 +7,24 @@ of a server share.
 from collections.abc import Callable, Iterable
 
 from ..rules.limits import Limits
-from ..rules.verdict import Class, Refused, Verdict, answer
+from ..rules.verdict import Class, StatementError, Verdict, answer
 
-__all__ = ["Catalog", "Ledger"]
+__all__ = ["CatalogVersion", "TransactionLimits"]
 
 _USES_CATALOG = (Class.READ, Class.DML, Class.DDL, Class.UNKNOWN)
 
 
-class Catalog:
+class CatalogVersion:
     """The version of a server's catalog: every DDL, GRANT and index build makes a new one."""
 
     def __init__(self) -> None:
         self.version = 0
 
 
-class Ledger:
+class TransactionLimits:
     """One session's: its open transaction, explicit or not, and the catalog that it has seen."""
 
-    def __init__(self, limits: Limits, catalog: Catalog, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: Limits, catalog: CatalogVersion, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._catalog = catalog
         self._clock = clock
@@ -47,7 +47,7 @@ class Ledger:
         self.seen = self._catalog.version
         return stale
 
-    def before(self, verdict: Verdict) -> Refused | None:
+    def before(self, verdict: Verdict) -> StatementError | None:
         """Why a statement may not be executed now, its transaction being open."""
         if self._too_old:
             return answer("age")
@@ -61,7 +61,7 @@ class Ledger:
         """Whether a statement that reads the catalog finds it changed by another session: OC001, once."""
         return any(verdict.kind in _USES_CATALOG for verdict in verdicts) and self.look()
 
-    def after(self, verdict: Verdict, rows: int, sent: int, *, further: bool = False) -> Refused | None:
+    def after(self, verdict: Verdict, rows: int, sent: int, *, further: bool = False) -> StatementError | None:
         """A statement has modified so many rows, `further` ones than its command tag says; why it must fail nevertheless."""
         self._worked = self._worked or verdict.kind in _USES_CATALOG
         self._ddl = self._ddl or verdict.kind is Class.DDL
@@ -72,7 +72,7 @@ class Ledger:
             self.grows = self.grows or verdict.grows or further
         return answer("rows") if self._rows > self._limits.rows else None
 
-    def at_commit(self, written: int | None = None) -> Refused | None:
+    def at_commit(self, written: int | None = None) -> StatementError | None:
         """Why COMMIT fails; `written` are the bytes of its rows where they were measured."""
         if self._too_old:
             return answer("age")

@@ -14,12 +14,12 @@ from types import MappingProxyType
 
 from ..rules.statements import comments
 
-__all__ = ["FAULTS", "WORDS", "BadOrder", "Fault", "Order", "read_order", "taken_out"]
+__all__ = ["FAULTS", "WORDS", "Fault", "FaultCommand", "InvalidFaultCommand", "extract_commands", "parse_command"]
 
 _MARK = re.compile(r"/\*\s*dsql:(.*?)\*/", re.DOTALL)
 
 
-class BadOrder(ValueError):
+class InvalidFaultCommand(ValueError):
     """An order that nobody understands; the sentence names what there is."""
 
 
@@ -34,7 +34,7 @@ class Word:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class FaultCommand:
     """A method of `LocalDsql` and its arguments."""
 
     word: str
@@ -207,12 +207,12 @@ FAULTS: tuple[Fault, ...] = (
 )
 
 
-def read_order(text: str, *, in_comment: bool = False) -> Order:
+def parse_command(text: str, *, in_comment: bool = False) -> FaultCommand:
     """The order that these words are. Raises `BadOrder`."""
     name, *rest = text.split() or [""]
     word = WORDS.get(name)
     if word is None:
-        raise BadOrder(f"there is no fault {name!r}; there are {', '.join(WORDS)}")
+        raise InvalidFaultCommand(f"there is no fault {name!r}; there are {', '.join(WORDS)}")
     left = list(word.parameters)
     arguments: dict[str, object] = {"n": 1} if word.once and in_comment else {}
     for each in rest:
@@ -220,16 +220,16 @@ def read_order(text: str, *, in_comment: bool = False) -> Order:
         if not mark and left:
             parameter, value = left[0], each
         if parameter not in left:
-            raise BadOrder(f"{name} takes {', '.join(word.parameters) or 'nothing'}, not {each!r}")
+            raise InvalidFaultCommand(f"{name} takes {', '.join(word.parameters) or 'nothing'}, not {each!r}")
         left.remove(parameter)
         try:
             arguments[parameter] = word.parameters[parameter](value)
         except ValueError as wrong:
-            raise BadOrder(f"{name}: {parameter} cannot be {value!r}: {wrong}") from wrong
-    return Order(name, arguments)
+            raise InvalidFaultCommand(f"{name}: {parameter} cannot be {value!r}: {wrong}") from wrong
+    return FaultCommand(name, arguments)
 
 
-def taken_out(sql: str) -> tuple[str, list[str]]:
+def extract_commands(sql: str) -> tuple[str, list[str]]:
     """The SQL without the comments that ask for a fault, and what these say. A string that looks like one stays."""
     kept, orders, at = list[str](), list[str](), 0
     for text, start, end in comments(sql):

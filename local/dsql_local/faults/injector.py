@@ -7,13 +7,13 @@ the log, the rules and PostgreSQL see. It raises `Struck` where the link is to b
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from ..events import Note
+from ..events import RecordEvent
 from ..protocol.client import Client
 from ..protocol.messages import NAMES, Message, retold
-from .commands import BadOrder, Order, read_order, taken_out
-from .plan import Cut, Faults, Outline
+from .commands import FaultCommand, InvalidFaultCommand, extract_commands, parse_command
+from .plan import Cut, FaultPlan, FlightSummary
 
-__all__ = ["Deaf", "Halved", "Listening", "Strikes", "Struck"]
+__all__ = ["ConnectionCut", "FaultInjector", "MutedClient", "ObservedClient", "TruncatedClient"]
 
 _POINTS = {
     b"P": "at-parse",
@@ -30,7 +30,7 @@ _POINTS = {
 assert set(_POINTS) < set(NAMES)  # noqa: S101 - both are written by hand
 
 
-class Struck(Exception):
+class ConnectionCut(Exception):
     """The link is to be cut now; `applied` says whether what had come was executed."""
 
     def __init__(self, cut: Cut, *, applied: bool = False) -> None:
@@ -39,20 +39,22 @@ class Struck(Exception):
         self.applied = applied
 
 
-class Strikes:
+class FaultInjector:
     """`whole` carries out the orders that are not one connection's alone."""
 
-    def __init__(self, server: Faults, whole: Callable[[Order], Awaitable[None]], note: Note) -> None:
-        self._note = note
-        self.faults = Faults(server)
-        self._whole = whole
-        self._undecided: list[Order] = []
+    def __init__(
+        self, server: FaultPlan, run_server_command: Callable[[FaultCommand], Awaitable[None]], record: RecordEvent
+    ) -> None:
+        self._record = record
+        self.faults = FaultPlan(server)
+        self._run_server_command = run_server_command
+        self._undecided: list[FaultCommand] = []
 
     def at(self, point: str) -> None:
         """Raise `Struck` if the link is to be cut at this point."""
         cut = self.faults.at_point(point)
         if cut is not None:
-            raise Struck(cut)
+            raise ConnectionCut(cut)
 
     async def hear(self, message: Message) -> Message:
         """The message as everybody else gets it. Raises `BadOrder` and `Struck`."""
@@ -60,20 +62,20 @@ class Strikes:
             found: list[str] = []
             message = retold(message, lambda sql: _without(sql, found))
             for text in found:
-                await self._take(read_order(text, in_comment=True))
+                await self._take(parse_command(text, in_comment=True))
         if message.kind in _POINTS:
             self.at(_POINTS[message.kind])
         return message
 
-    async def _take(self, order: Order) -> None:
+    async def _take(self, order: FaultCommand) -> None:
         if not order.here:
-            await self._whole(order)
+            await self._run_server_command(order)
         elif order.method in ("conflict_next", "unavailable") and "at" not in order.arguments:
             self._undecided.append(order)
         else:
             self._ask(order)
 
-    def decide(self, flight: Outline) -> None:
+    def decide(self, flight: FlightSummary) -> None:
         """A flight has come: what its comments ask of COMMIT is asked of the statement where there is no COMMIT to come."""
         if not (flight.works or flight.begins or flight.inside):
             return
@@ -82,26 +84,26 @@ class Strikes:
             self._ask(replace(order, arguments={**order.arguments, "at": place}))
         self._undecided = []
 
-    def _ask(self, order: Order) -> None:
-        self._note("fault", reason=f"in a comment: {order}")
+    def _ask(self, order: FaultCommand) -> None:
+        self._record("fault", reason=f"in a comment: {order}")
         try:
             getattr(self.faults, order.method)(**order.arguments)
         except (TypeError, ValueError) as wrong:
-            raise BadOrder(str(wrong)) from wrong
+            raise InvalidFaultCommand(str(wrong)) from wrong
 
 
 def _without(sql: str, found: list[str]) -> str:
-    rest, orders = taken_out(sql)
-    found += orders
+    rest, run_command = extract_commands(sql)
+    found += run_command
     return rest
 
 
-class Listening:
+class ObservedClient:
     """The client of a flight: it is heard while it sends the data of a COPY, too."""
 
-    def __init__(self, client: Client, strikes: Strikes) -> None:
+    def __init__(self, client: Client, injector: FaultInjector) -> None:
         self._client = client
-        self._strikes = strikes
+        self._injector = injector
 
     def write(self, data: bytes) -> None:
         """Take bytes for the client."""
@@ -113,10 +115,10 @@ class Listening:
 
     async def receive(self) -> Message:
         """The client's next message."""
-        return await self._strikes.hear(await self._client.receive())
+        return await self._injector.hear(await self._client.receive())
 
 
-class Deaf(Listening):
+class MutedClient(ObservedClient):
     """A client that gets no answer, but whose COPY data is still read."""
 
     def write(self, data: bytes) -> None:
@@ -126,11 +128,11 @@ class Deaf(Listening):
         """There is nothing to wait for."""
 
 
-class Halved(Listening):
+class TruncatedClient(ObservedClient):
     """A client that gets half of its answer."""
 
-    def __init__(self, client: Client, strikes: Strikes) -> None:
-        super().__init__(client, strikes)
+    def __init__(self, client: Client, injector: FaultInjector) -> None:
+        super().__init__(client, injector)
         self._kept = bytearray()
 
     def write(self, data: bytes) -> None:

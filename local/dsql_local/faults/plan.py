@@ -12,7 +12,18 @@ from typing import Literal, get_args
 
 from ..rules.error_responses import CONFLICTS, REASONS, ConflictCode, RefusalCode, RefusalReason
 
-__all__ = ["Conflict", "Cut", "CutPoint", "Delay", "Faults", "How", "Outline", "Place", "Refuse", "Unavailable"]
+__all__ = [
+    "Conflict",
+    "Cut",
+    "CutPoint",
+    "Delay",
+    "Disconnection",
+    "FaultPlan",
+    "FaultTarget",
+    "FlightSummary",
+    "Refuse",
+    "Unavailable",
+]
 
 CutPoint = Literal[
     "on-connect",  # while a connection is opened
@@ -36,12 +47,12 @@ CutPoint = Literal[
     "mid-reply",  # of any flight
     "after-reply",
 ]
-How = Literal["rst", "fin", "silence"]
-Place = Literal["commit", "statement"]
+Disconnection = Literal["rst", "fin", "silence"]
+FaultTarget = Literal["commit", "statement"]
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class FlightSummary:
     """What a flight is about, as far as faults care."""
 
     inside: bool  # it arrived inside an open transaction
@@ -55,10 +66,10 @@ class Cut:
     """The link is cut at this point."""
 
     at: CutPoint
-    how: How
+    how: Disconnection
     applied: bool
 
-    def strikes(self, flight: Outline) -> bool:
+    def strikes(self, flight: FlightSummary) -> bool:
         """Whether this flight is the one."""
         if self.at in ("mid-reply", "after-reply"):
             return True
@@ -74,14 +85,14 @@ class Conflict:
     """A COMMIT, or a statement, is answered with 40001."""
 
     code: ConflictCode
-    at: Place = "commit"
+    at: FaultTarget = "commit"
 
 
 @dataclass(frozen=True, slots=True)
 class Unavailable:
     """A COMMIT or a statement is answered with XX000."""
 
-    at: Place
+    at: FaultTarget
     applied: bool
 
 
@@ -102,12 +113,12 @@ class Delay:
 Fault = Cut | Conflict | Unavailable | Refuse | Delay
 
 
-class Faults:
+class FaultPlan:
     """The faults that wait for their moment: a server's, or one connection's in front of its server's."""
 
-    def __init__(self, server: "Faults | None" = None) -> None:
+    def __init__(self, server: "FaultPlan | None" = None) -> None:
         self._server = server
-        self._waiting: list[tuple[Fault, int | None]] = []
+        self._pending: list[tuple[Fault, int | None]] = []
         self._rate: tuple[float, random.Random, Conflict] | None = None
         self._lock = threading.Lock()
 
@@ -117,15 +128,15 @@ class Faults:
             raise ValueError(f"n must be at least 1, not {n}")
         _check(fault)
         with self._lock:
-            self._waiting.append((fault, n))
+            self._pending.append((fault, n))
 
     # --- Asked for: the methods of `LocalDsql`, which documents them ---
 
-    def conflict_next(self, n: int = 1, code: ConflictCode = "OC000", at: Place = "commit") -> None:
+    def conflict_next(self, n: int = 1, code: ConflictCode = "OC000", at: FaultTarget = "commit") -> None:
         """The next n COMMITs or statements meet a conflict."""
         self.add(Conflict(code, at), n)
 
-    def cut(self, at: CutPoint, n: int = 1, *, applied: bool = True, how: How = "rst") -> None:
+    def cut(self, at: CutPoint, n: int = 1, *, applied: bool = True, how: Disconnection = "rst") -> None:
         """The link ends the next n times at this point."""
         self.add(Cut(at, how, applied), n)
 
@@ -133,7 +144,7 @@ class Faults:
         """The next n flights, or all, are late."""
         self.add(Delay(ms), n)
 
-    def unavailable(self, n: int = 1, *, at: Place = "commit", applied: bool = False) -> None:
+    def unavailable(self, n: int = 1, *, at: FaultTarget = "commit", applied: bool = False) -> None:
         """The next n COMMITs or statements are answered XX000."""
         self.add(Unavailable(at, applied), n)
 
@@ -153,11 +164,11 @@ class Faults:
 
     # --- Striking ---
 
-    def waiting(self) -> list[str]:
+    def pending(self) -> list[str]:
         """What waits, as text: the fault, and how often it will still strike."""
         with self._lock:
             rate = [f"{self._rate[2]} of every COMMIT with p={self._rate[0]}"] if self._rate else []
-            return [f"{fault} n={'always' if n is None else n}" for fault, n in self._waiting] + rate
+            return [f"{fault} n={'always' if n is None else n}" for fault, n in self._pending] + rate
 
     def at_point(self, point: str) -> Cut | None:
         """The cut that strikes at this point of the protocol."""
@@ -169,7 +180,7 @@ class Faults:
         fault = self._take(lambda fault: isinstance(fault, Delay))
         return fault.ms / 1000 if isinstance(fault, Delay) else 0.0
 
-    def at_flight(self, flight: Outline) -> Cut | None:
+    def at_flight(self, flight: FlightSummary) -> Cut | None:
         """The cut that strikes this flight."""
         fault = self._take(lambda fault: isinstance(fault, Cut) and fault.strikes(flight))
         return fault if isinstance(fault, Cut) else None
@@ -192,15 +203,15 @@ class Faults:
     def clear(self) -> None:
         """Forget all that did not strike yet."""
         with self._lock:
-            self._waiting.clear()
+            self._pending.clear()
             self._rate = None
 
     def _take(self, strikes: Callable[[Fault], bool]) -> Fault | None:
         with self._lock:
-            for index, (fault, left) in enumerate(self._waiting):
+            for index, (fault, left) in enumerate(self._pending):
                 if strikes(fault):
                     if left is not None:
-                        self._waiting[index : index + 1] = [(fault, left - 1)] if left > 1 else []
+                        self._pending[index : index + 1] = [(fault, left - 1)] if left > 1 else []
                     return fault
         return None if self._server is None else self._server._take(strikes)
 
@@ -216,12 +227,12 @@ def _check(fault: Fault) -> None:
     """Refuse a word that no fault knows: a fault that never strikes would make a test pass for nothing."""
     if isinstance(fault, Cut):
         _one_of("at", fault.at, get_args(CutPoint))
-        _one_of("how", fault.how, get_args(How))
+        _one_of("how", fault.how, get_args(Disconnection))
     elif isinstance(fault, Conflict):
         _one_of("code", fault.code, CONFLICTS)
-        _one_of("at", fault.at, get_args(Place))
+        _one_of("at", fault.at, get_args(FaultTarget))
     elif isinstance(fault, Unavailable):
-        _one_of("at", fault.at, get_args(Place))
+        _one_of("at", fault.at, get_args(FaultTarget))
     elif isinstance(fault, Delay) and fault.ms < 0:
         raise ValueError(f"ms must not be negative, but is {fault.ms}")
 

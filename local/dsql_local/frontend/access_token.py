@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, quote, urlencode
 
-__all__ = ["Refused", "Token", "expired", "read", "sign", "verify"]
+__all__ = ["InvalidToken", "Token", "expired", "read", "sign", "verify"]
 
 MAX_SECONDS = 604_800  # a week, the longest a presigned request may live
 SKEW = timedelta(minutes=5)  # how far ahead a client's clock may be
@@ -21,7 +21,7 @@ _EMPTY = hashlib.sha256(b"").hexdigest()
 _SIGNATURE = "X-Amz-Signature"
 
 
-class Refused(Exception):
+class InvalidToken(Exception):
     """The token does not open a connection; the message is the reason, as DSQL puts it into the hint."""
 
 
@@ -34,7 +34,7 @@ class Token:
 
     def __getitem__(self, name: str) -> str:
         if name not in self.parameters:
-            raise Refused(f"Missing parameter: {name}. Sign a fresh token for this endpoint.")
+            raise InvalidToken(f"Missing parameter: {name}. Sign a fresh token for this endpoint.")
         return self.parameters[name]
 
     @property
@@ -43,14 +43,14 @@ class Token:
         try:
             return datetime.strptime(self["X-Amz-Date"], _FORM).replace(tzinfo=UTC)
         except ValueError:
-            raise Refused("Malformed X-Amz-Date: it must look like 20260102T030405Z.") from None
+            raise InvalidToken("Malformed X-Amz-Date: it must look like 20260102T030405Z.") from None
 
     @property
     def lifetime(self) -> timedelta:
         """How long it is valid from its signing."""
         value = self["X-Amz-Expires"]
         if not re.fullmatch(r"\d{1,7}", value) or not 1 <= int(value) <= MAX_SECONDS:
-            raise Refused(f"X-Amz-Expires must be a number of seconds from 1 to {MAX_SECONDS}.")
+            raise InvalidToken(f"X-Amz-Expires must be a number of seconds from 1 to {MAX_SECONDS}.")
         return timedelta(seconds=int(value))
 
 
@@ -58,13 +58,13 @@ def read(text: str) -> Token:
     """Take a token apart."""
     host, mark, parameters = text.partition("/?")
     if not mark or not host:
-        raise Refused(
+        raise InvalidToken(
             "The password is not an access token. Sign one for this endpoint (generate_db_connect_auth_token, or "
             "generate_db_connect_admin_auth_token for admin) and send it as the password."
         )
     pairs = parse_qsl(parameters, keep_blank_values=True)
     if len(dict(pairs)) != len(pairs):
-        raise Refused("A parameter of the token stands there twice.")
+        raise InvalidToken("A parameter of the token stands there twice.")
     return Token(host, dict(pairs))
 
 
@@ -92,17 +92,17 @@ def verify(
     """
     _check_action(token["Action"], user)
     if token.host != endpoint:
-        raise Refused(f"Host mismatch: the token was signed for {token.host}, this cluster is {endpoint}.")
+        raise InvalidToken(f"Host mismatch: the token was signed for {token.host}, this cluster is {endpoint}.")
     if token["X-Amz-Algorithm"] != "AWS4-HMAC-SHA256" or token["X-Amz-SignedHeaders"] != "host":
-        raise Refused("The token must be signed with AWS4-HMAC-SHA256 over the header host alone.")
+        raise InvalidToken("The token must be signed with AWS4-HMAC-SHA256 over the header host alone.")
     key, date = _check_scope(token, region)
     _check_time(token, datetime.fromtimestamp(now, UTC))
     if key not in credentials:
-        raise Refused(
+        raise InvalidToken(
             f"The security token included in the request is invalid: no credentials with the access key {key!r}. {known}"
         )
     if not hmac.compare_digest(_signature(token, credentials[key], date, region), token[_SIGNATURE]):
-        raise Refused(
+        raise InvalidToken(
             "The request signature we calculated does not match the signature you provided. Check the secret access key "
             f"that belongs to the access key {key!r}."
         )
@@ -110,41 +110,43 @@ def verify(
 
 def _check_action(action: str, user: str) -> None:
     if action != ("DbConnectAdmin" if user == "admin" else "DbConnect"):
-        raise Refused(f"Wrong user to action mapping. user: {user}, action: {action}")
+        raise InvalidToken(f"Wrong user to action mapping. user: {user}, action: {action}")
 
 
 def _check_scope(token: Token, region: str) -> tuple[str, str]:
     """The access key and the date of a credential whose scope is right."""
     scope = token["X-Amz-Credential"].split("/")
     if len(scope) != 5:
-        raise Refused("Malformed X-Amz-Credential: it must be <access key>/<date>/<region>/dsql/aws4_request.")
+        raise InvalidToken("Malformed X-Amz-Credential: it must be <access key>/<date>/<region>/dsql/aws4_request.")
     key, date, signed_region, service, ending = scope
     if signed_region != region:
-        raise Refused(f"Credential should be scoped to a valid region: {region}, not {signed_region}.")
+        raise InvalidToken(f"Credential should be scoped to a valid region: {region}, not {signed_region}.")
     if service != "dsql":
-        raise Refused(f"Credential should be scoped to correct service: dsql, not {service}.")
+        raise InvalidToken(f"Credential should be scoped to correct service: dsql, not {service}.")
     if ending != "aws4_request" or date != token["X-Amz-Date"][:8]:
-        raise Refused("The credential's scope must have the day of X-Amz-Date and end in aws4_request.")
+        raise InvalidToken("The credential's scope must have the day of X-Amz-Date and end in aws4_request.")
     return key, date
 
 
 def _check_time(token: Token, now: datetime) -> None:
     earliest = now - token.lifetime
     if token.signed_at < earliest:
-        raise Refused(
+        raise InvalidToken(
             f"Signature expired: {token.signed_at:{_FORM}} is now earlier than {earliest:{_FORM}} "
             f"({now:{_FORM}} - {token['X-Amz-Expires']} s)"
         )
     if token.signed_at > now + SKEW:
-        raise Refused(
+        raise InvalidToken(
             f"Signature not yet current: {token.signed_at:{_FORM}} is still later than {now + SKEW:{_FORM}} "
             f"({now:{_FORM}} + 5 min.)"
         )
 
 
-def expired(token: Token, now: float) -> Refused:
+def expired(token: Token, now: float) -> InvalidToken:
     """The refusal of a token that was declared expired."""
-    return Refused(f"Signature expired: {token.signed_at:{_FORM}} is now earlier than {datetime.fromtimestamp(now, UTC):{_FORM}}")
+    return InvalidToken(
+        f"Signature expired: {token.signed_at:{_FORM}} is now earlier than {datetime.fromtimestamp(now, UTC):{_FORM}}"
+    )
 
 
 def _signature(token: Token, secret: str, date: str, region: str) -> str:

@@ -5,10 +5,10 @@ from typing import Literal
 
 from ..rules.limits import Limits
 
-__all__ = ["Admission"]
+__all__ = ["ConnectionLimiter"]
 
 
-class Admission:
+class ConnectionLimiter:
     """Who may come in now. Used by the front's thread alone."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
@@ -18,7 +18,7 @@ class Admission:
         self._at = clock()
         self._open = 0
 
-    def admit(self) -> Literal["rate", "connections"] | None:
+    def acquire(self) -> Literal["rate", "connections"] | None:
         """Count one more open connection; why not, if it may not be opened."""
         if self._open >= self._limits.connections:
             return "connections"
@@ -31,6 +31,6 @@ class Admission:
         self._open += 1
         return None
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """One that was admitted has ended."""
         self._open -= 1

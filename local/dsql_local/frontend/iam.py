@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 from . import access_token
 
-__all__ = ["ACCOUNT", "Identity"]
+__all__ = ["ACCOUNT", "ClusterIdentity"]
 
 ACCOUNT = "123456789012"
 
 
 @dataclass(slots=True)
-class Identity:
+class ClusterIdentity:
     """Who this cluster is, whom it lets in, and what time it is."""
 
     cluster: str

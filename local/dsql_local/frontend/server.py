@@ -16,10 +16,10 @@ from typing import Any
 
 from ..engine.flights import Flight, Flights
 from ..engine.session import Session
-from ..events import Event, Log, Note
-from ..faults.commands import BadOrder, Order
-from ..faults.injector import Deaf, Halved, Listening, Strikes, Struck
-from ..faults.plan import Faults, How
+from ..events import Event, EventLog, RecordEvent
+from ..faults.commands import FaultCommand, InvalidFaultCommand
+from ..faults.injector import ConnectionCut, FaultInjector, MutedClient, ObservedClient, TruncatedClient
+from ..faults.plan import Disconnection, FaultPlan
 from ..postgres.backend import Backend, BackendLost, CommandFailed, StartupRefused
 from ..postgres.template import SUPERUSER
 from ..protocol.messages import (
@@ -32,12 +32,11 @@ from ..protocol.messages import (
     error_fields,
     joined,
 )
-from ..rules.dialect import literal
 from ..rules.error_responses import (
     NO_SNI,
     PLAINTEXT,
     REFUSALS,
-    Refusal,
+    ConnectionRefusal,
     RefusalReason,
     access_denied,
     foreign_sni,
@@ -45,14 +44,15 @@ from ..rules.error_responses import (
     not_mapped,
 )
 from ..rules.limits import Limits
+from ..rules.quoting import quote_literal
 from ..rules.verdict import SHOWN, answer, refused_at_startup
 from . import access_token
-from .connection_limiter import Admission
-from .iam import Identity
-from .tls import Authority
-from .transport import Gone, HandshakeFailed, Link, Plaintext
+from .connection_limiter import ConnectionLimiter
+from .iam import ClusterIdentity
+from .tls import CertificateAuthority
+from .transport import Disconnected, HandshakeFailed, Plaintext, Transport
 
-__all__ = ["Front"]
+__all__ = ["Frontend"]
 
 OPENING_SECONDS = 30.0
 LOOKING_SECONDS = 0.05
@@ -62,27 +62,27 @@ _SETTING = re.compile(r"(?:-c\s*|--)([\w.-]+)=")
 _CLUSTER_OPTION = re.compile(r"(?:-c\s*|--)amzn-cluster-id=(\S+)\s*")
 
 
-class Refused(Exception):
+class ConnectionRefused(Exception):
     """The connection is not opened."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: ConnectionRefusal) -> None:
         super().__init__(refusal.message)
         self.refusal = refusal
 
 
-class Front:
+class Frontend:
     """Accepts connections and serves them. `sessions` makes a session of a backend, `orders` carries out faults of the server."""
 
     def __init__(
         self,
         *,
-        identity: Identity,
-        authority: Authority,
-        faults: Faults,
-        log: Log,
+        identity: ClusterIdentity,
+        authority: CertificateAuthority,
+        faults: FaultPlan,
+        log: EventLog,
         server: Path,
-        sessions: Callable[[Backend, Note, Faults], Session],
-        orders: Callable[[Order], Awaitable[None]],
+        new_session: Callable[[Backend, RecordEvent, FaultPlan], Session],
+        run_command: Callable[[FaultCommand], Awaitable[None]],
         limits: Limits,
     ) -> None:
         self.identity = identity
@@ -90,10 +90,10 @@ class Front:
         self.faults = faults
         self.log = log
         self.server = server
-        self.sessions = sessions
+        self.new_session = new_session
         self.limits = limits
-        self.admission = Admission(limits, identity.clock)
-        self.orders = orders
+        self.limiter = ConnectionLimiter(limits, identity.clock)
+        self.run_command = run_command
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
         self.accepted = 0
 
@@ -113,7 +113,7 @@ class Front:
                 continue
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.accepted += 1
-            connection = Connection(self, Link(accepted, longest=self.limits.message), self.accepted)
+            connection = Connection(self, Transport(accepted, longest=self.limits.message), self.accepted)
             task = loop.create_task(connection.serve())
             self._tasks[connection] = task
             task.add_done_callback(functools.partial(self._forget, connection))
@@ -121,7 +121,7 @@ class Front:
     def _forget(self, connection: "Connection", _: "asyncio.Task[None]") -> None:
         self._tasks.pop(connection, None)
 
-    async def close_connections(self, how: How) -> None:
+    async def close_connections(self, how: Disconnection) -> None:
         """Cut every client now; returns when PostgreSQL has rolled back what they left open."""
         tasks = dict(self._tasks)
         for connection, task in tasks.items():
@@ -134,16 +134,16 @@ class Front:
 class Connection:
     """One client, from its first byte to its last."""
 
-    def __init__(self, front: Front, link: Link, number: int) -> None:
-        self._front = front
-        self._link = link
+    def __init__(self, frontend: Frontend, transport: Transport, number: int) -> None:
+        self._frontend = frontend
+        self._transport = transport
         self._number = number
         self._flights = Flights()
-        self._strikes = Strikes(front.faults, front.orders, self._note)
+        self._injector = FaultInjector(frontend.faults, frontend.run_command, self._record)
         self._session: Session | None = None
         self._ended_by = "client"
-        self._admitted = False
-        self._opened = front.identity.clock()
+        self._has_slot = False
+        self._opened = frontend.identity.clock()
         self._timer: asyncio.TimerHandle | None = None
         self.ending = False
 
@@ -154,52 +154,52 @@ class Connection:
                 session = await self._open()
             if session is not None:
                 await self._serve_flights(session)
-        except Refused as refused:
+        except ConnectionRefused as refused:
             self._refuse(refused.refusal)
         except TooLong:
-            self._refuse(Refusal(*astuple(answer("message"))))
-        except Struck as struck:
+            self._refuse(ConnectionRefusal(*astuple(answer("message"))))
+        except ConnectionCut as struck:
             await self._cut_off(struck)
-        except BadOrder as bad:
-            self._refuse(Refusal("42601", f"/* dsql: */ {bad}"))
+        except InvalidFaultCommand as bad:
+            self._refuse(ConnectionRefusal("42601", f"/* dsql: */ {bad}"))
         except ProtocolError as broken:
-            self._refuse(Refusal("08P01", f"protocol violation: {broken}"))
+            self._refuse(ConnectionRefusal("08P01", f"protocol violation: {broken}"))
         except Plaintext:
-            self._note("refused", sqlstate=PLAINTEXT.sqlstate, reason=PLAINTEXT.message)
-            await self._link.refuse_plaintext(PLAINTEXT.answer)
+            self._record("refused", sqlstate=PLAINTEXT.sqlstate, reason=PLAINTEXT.message)
+            await self._transport.refuse_plaintext(PLAINTEXT.answer)
         except HandshakeFailed as failed:
-            self._note("tls_failed", reason=str(failed))
+            self._record("tls_failed", reason=str(failed))
         except (BackendLost, CommandFailed) as failed:
             self._ended_by = f"backend: {failed}"
-        except (Gone, TimeoutError):
+        except (Disconnected, TimeoutError):
             pass
         finally:
             self.ending = True
             await self._end()
 
-    def cut(self, how: How, ended_by: str) -> None:
+    def cut(self, how: Disconnection, ended_by: str) -> None:
         """Cut the link without a word."""
         self._ended_by = ended_by
-        self._link.cut(how)
+        self._transport.cut(how)
 
     # --- Opening ---
 
     async def _open(self) -> Session | None:
         """TLS, startup, token, backend. None for a request to cancel, which has no effect."""
-        self._strikes.at("on-connect")
-        agreed = await self._link.negotiate(self._front.authority)
+        self._injector.at("on-connect")
+        agreed = await self._transport.negotiate(self._frontend.authority)
         if agreed is None:
-            self._note("cancel")
+            self._record("cancel")
             return None
         negotiation, sni = agreed
-        self._note("connect", negotiation=negotiation, sni=sni)
-        self._strikes.at("after-tls")
-        packet = await self._link.startup()
+        self._record("connect", negotiation=negotiation, sni=sni)
+        self._injector.at("after-tls")
+        packet = await self._transport.startup()
         if packet.code == CANCEL_REQUEST:
-            self._note("cancel")
+            self._record("cancel")
             return None
         parameters = self._parameters(packet, sni)
-        self._strikes.at("after-startup")
+        self._injector.at("after-startup")
         user = parameters["user"]
         principal = await self._authenticate(user)
         return await self._connect(user, parameters, principal)
@@ -212,107 +212,108 @@ class Connection:
             parameters["options"] = _CLUSTER_OPTION.sub("", parameters["options"]).strip()
         user = parameters.setdefault("user", "")
         application = parameters.get("application_name")
-        self._note("startup", user=user, database=parameters.get("database", user), application_name=application)
-        identity = self._front.identity
+        self._record("startup", user=user, database=parameters.get("database", user), application_name=application)
+        identity = self._frontend.identity
         if not (named and named[1] == identity.cluster) and sni != identity.endpoint:
-            raise Refused(NO_SNI if sni is None else foreign_sni(sni, identity.endpoint))
+            raise ConnectionRefused(NO_SNI if sni is None else foreign_sni(sni, identity.endpoint))
         settings = [name.replace("-", "_") for name in _SETTING.findall(parameters.get("options", ""))]
         for name in (*parameters, *settings):
             refused = refused_at_startup(name)
             if refused is not None:
-                raise Refused(Refusal(refused.sqlstate, refused.message))
+                raise ConnectionRefused(ConnectionRefusal(refused.sqlstate, refused.message))
         return parameters
 
     async def _authenticate(self, user: str) -> str:
         """Ask for the token and believe nothing of it before it is verified: the ARN of its signer."""
-        reason = self._front.faults.at_connect() or self._admit()
+        reason = self._frontend.faults.at_connect() or self._acquire_slot()
         if reason is not None and reason in REFUSALS:
-            raise Refused(REFUSALS[reason])
-        self._link.write(PASSWORD_PLEASE.data)
-        await self._link.drain()
-        message = await self._link.receive()
+            raise ConnectionRefused(REFUSALS[reason])
+        self._transport.write(PASSWORD_PLEASE.data)
+        await self._transport.drain()
+        message = await self._transport.receive()
         if message.kind != b"p":
             raise ProtocolError("expected a password message")
-        self._note("password")
-        self._strikes.at("after-password")
-        identity = self._front.identity
+        self._record("password")
+        self._injector.at("after-password")
+        identity = self._frontend.identity
         if reason == "access":
-            raise Refused(not_authorized(user, identity.cluster, identity.region))
+            raise ConnectionRefused(not_authorized(user, identity.cluster, identity.region))
         try:
             return identity.check(message.texts(1)[0], user)
-        except access_token.Refused as refused:
-            raise Refused(access_denied(str(refused))) from None
+        except access_token.InvalidToken as refused:
+            raise ConnectionRefused(access_denied(str(refused))) from None
 
-    def _admit(self) -> RefusalReason | None:
-        reason = self._front.admission.admit()
-        self._admitted = reason is None
+    def _acquire_slot(self) -> RefusalReason | None:
+        reason = self._frontend.limiter.acquire()
+        self._has_slot = reason is None
         return reason
 
     async def _connect(self, user: str, parameters: dict[str, str], principal: str) -> Session:
         if user == SUPERUSER:
-            raise Refused(Refusal("28000", f'role "{user}" does not exist'))
+            raise ConnectionRefused(ConnectionRefusal("28000", f'role "{user}" does not exist'))
         try:
-            backend = await Backend.connect(self._front.server, parameters)
+            backend = await Backend.connect(self._frontend.server, parameters)
         except StartupRefused as refused:
             fields = error_fields(refused.answer)
             if fields.get("C") == "53300":  # PostgreSQL's own limit is lower
-                raise Refused(REFUSALS["connections"]) from None
-            raise Refused(Refusal(fields.get("C", "08006"), fields.get("M", ""), fields.get("H"))) from None
-        self._session = self._front.sessions(backend, self._note, self._strikes.faults)
-        if user != "admin" and not await backend.run(_MAPPED.format(user=literal(user), arn=literal(principal))):
-            identity = self._front.identity
-            raise Refused(not_mapped(user, identity.cluster, identity.region, principal))
-        self._strikes.at("before-ready")
+                raise ConnectionRefused(REFUSALS["connections"]) from None
+            raise ConnectionRefused(ConnectionRefusal(fields.get("C", "08006"), fields.get("M", ""), fields.get("H"))) from None
+        self._session = self._frontend.new_session(backend, self._record, self._injector.faults)
+        if user != "admin" and not await backend.run(_MAPPED.format(user=quote_literal(user), arn=quote_literal(principal))):
+            identity = self._frontend.identity
+            raise ConnectionRefused(not_mapped(user, identity.cluster, identity.region, principal))
+        self._injector.at("before-ready")
         greeting = (_VERSION if each.kind == b"S" and each.texts(1) == ["server_version"] else each for each in backend.greeting)
-        self._link.write(joined([*greeting]))
-        await self._link.drain()
+        self._transport.write(joined([*greeting]))
+        await self._transport.drain()
         return self._session
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: ConnectionRefusal) -> None:
         self._ended_by = "refused"
-        self._note("refused", sqlstate=refusal.sqlstate, reason=refusal.hint or refusal.message)
-        self._link.write(refusal.answer.data)
+        self._record("refused", sqlstate=refusal.sqlstate, reason=refusal.hint or refusal.message)
+        self._transport.write(refusal.answer.data)
 
     # --- Serving ---
 
     async def _serve_flights(self, session: Session) -> None:
-        clock, longest, opened = self._front.identity.clock, self._front.limits.connection_age, self._opened
+        clock, longest, opened = self._frontend.identity.clock, self._frontend.limits.connection_age, self._opened
         self._timer = asyncio.get_running_loop().call_later(longest, self.cut, "fin", "age")
         while True:
-            message = await self._link.receive()
+            message = await self._transport.receive()
             if clock() - opened > longest:
                 self.cut("fin", "age")
             if message.kind == b"X" or clock() - opened > longest:
-                raise Gone
-            flight = self._flights.feed(await self._strikes.hear(message), more=self._link.has_more)
+                raise Disconnected
+            flight = self._flights.feed(await self._injector.hear(message), more=self._transport.has_more)
             if flight is None:
                 continue
-            self._note("flight", messages=flight.messages, statements=flight.statements)
+            self._record("flight", messages=flight.messages, statements=flight.statements)
             await self._answer(flight, session)
 
     async def _answer(self, flight: Flight, session: Session) -> None:
         """Execute a flight and answer it, later or only in part if a fault says so."""
         outline = flight.outline(inside=session.inside)
-        self._strikes.decide(outline)
-        late = self._strikes.faults.lateness()
+        self._injector.decide(outline)
+        late = self._injector.faults.lateness()
         if late:
-            self._note("delayed", reason=f"{late * 1000:g} ms")
+            self._record("delayed", reason=f"{late * 1000:g} ms")
             await asyncio.sleep(late)
-        cut = self._strikes.faults.at_flight(outline)
+        cut = self._injector.faults.at_flight(outline)
         if cut is None:
-            await self._run(flight, session, Listening(self._link, self._strikes))
-            await self._link.drain()
+            await self._run(flight, session, ObservedClient(self._transport, self._injector))
+            await self._transport.drain()
             return
         applied = cut.at in ("mid-reply", "after-reply") or (cut.at == "after-commit-sent" and cut.applied)
-        client = {"mid-reply": Halved, "after-reply": Listening}.get(cut.at, Deaf)(self._link, self._strikes)
+        kinds = {"mid-reply": TruncatedClient, "after-reply": ObservedClient}
+        client = kinds.get(cut.at, MutedClient)(self._transport, self._injector)
         if applied:
             await self._run(flight, session, client)
-        if isinstance(client, Halved):
+        if isinstance(client, TruncatedClient):
             client.give_half()
-        await self._link.flush()
-        raise Struck(cut, applied=applied)
+        await self._transport.flush()
+        raise ConnectionCut(cut, applied=applied)
 
-    async def _run(self, flight: Flight, session: Session, client: Listening) -> None:
+    async def _run(self, flight: Flight, session: Session, client: ObservedClient) -> None:
         """Execute a flight, unless its client goes away meanwhile: then its backend is let go, and with it the locks."""
         with self._unless_gone():
             await session.run(flight, client)
@@ -326,7 +327,7 @@ class Connection:
 
         def look() -> None:
             nonlocal gone, timer
-            gone = self._link.is_gone
+            gone = self._transport.is_gone
             if not gone:
                 timer = loop.call_later(LOOKING_SECONDS, look)
             elif task is not None:
@@ -337,19 +338,19 @@ class Connection:
             yield
         except asyncio.CancelledError:
             if gone and task is not None and task.uncancel() == 0:
-                raise Gone from None
+                raise Disconnected from None
             raise
         finally:
             timer.cancel()
 
-    async def _cut_off(self, struck: Struck) -> None:
+    async def _cut_off(self, struck: ConnectionCut) -> None:
         """Let a cut happen, after what is not to be applied was rolled back."""
         cut = struck.cut
         if self._session is not None:
             await self._session.close()
-        self._note("cut", at=cut.at, how=cut.how, applied=struck.applied)
+        self._record("cut", at=cut.at, how=cut.how, applied=struck.applied)
         if cut.how == "silence":
-            await self._link.wait_for_end()
+            await self._transport.wait_for_end()
         else:
             self.cut(cut.how, "fault")
 
@@ -358,10 +359,10 @@ class Connection:
             self._timer.cancel()
         if self._session is not None:
             await self._session.close()
-        await self._link.close()
-        if self._admitted:
-            self._front.admission.leave()
-        self._note("close", reason=self._ended_by)
+        await self._transport.close()
+        if self._has_slot:
+            self._frontend.limiter.release()
+        self._record("close", reason=self._ended_by)
 
-    def _note(self, kind: Any, /, **fields: Any) -> None:
-        self._front.log.add(Event(kind=kind, connection=self._number, **fields))
+    def _record(self, kind: Any, /, **fields: Any) -> None:
+        self._frontend.log.add(Event(kind=kind, connection=self._number, **fields))

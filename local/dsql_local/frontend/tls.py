@@ -5,10 +5,10 @@ import weakref
 
 import trustme
 
-__all__ = ["Authority"]
+__all__ = ["CertificateAuthority"]
 
 
-class Authority:
+class CertificateAuthority:
     """A CA of its own, and the TLS context of one endpoint."""
 
     def __init__(self, endpoint: str) -> None:

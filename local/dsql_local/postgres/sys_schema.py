@@ -5,7 +5,7 @@ it anew as what it is to be. One whose keys turn out not to be unique stays as i
 every new row, until it is dropped. `jobs` says when; the functions whose names begin with `_` are called by the front alone.
 """
 
-from ..rules.dialect import literal
+from ..rules.quoting import quote_literal
 from ..rules.verdict import SHOWN
 
 __all__ = ["SETTINGS", "SETUP"]
@@ -172,14 +172,14 @@ REVOKE EXECUTE ON PROCEDURE sys._iam_grant, sys._iam_revoke FROM PUBLIC
 GRANT EXECUTE ON PROCEDURE sys._iam_grant, sys._iam_revoke TO admin
 
 CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$ SELECT {literal(SHOWN["version"])}::text $$
+    AS $$ SELECT {quote_literal(SHOWN["version"])}::text $$
 
 CREATE FUNCTION sys._setting(text, boolean) RETURNS text LANGUAGE internal STABLE STRICT PARALLEL SAFE
     AS 'show_config_by_name_missing_ok'
 
 CREATE OR REPLACE FUNCTION pg_catalog.current_setting(text, boolean) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
-    AS $$ SELECT CASE lower($1) WHEN 'server_version' THEN {literal(SHOWN["server_version"])}
-        WHEN 'server_version_num' THEN {literal(SHOWN["server_version_num"])} ELSE sys._setting($1, $2) END $$
+    AS $$ SELECT CASE lower($1) WHEN 'server_version' THEN {quote_literal(SHOWN["server_version"])}
+        WHEN 'server_version_num' THEN {quote_literal(SHOWN["server_version_num"])} ELSE sys._setting($1, $2) END $$
 
 CREATE OR REPLACE FUNCTION pg_catalog.current_setting(text) RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
     AS $$ SELECT pg_catalog.current_setting($1, false) $$

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import sys_schema
-from .binaries import PostgresError, Programs, publish, remove_strays
+from .binaries import Binaries, PostgresError, publish, remove_strays
 
 __all__ = ["SUPERUSER", "Account", "PostgresError", "Template"]
 
@@ -120,7 +120,7 @@ class Template:
         cache = cache or _cache_folder()
         cache.mkdir(parents=True, exist_ok=True)
         remove_strays(cache)
-        programs = Programs.ready(cache)
+        programs = Binaries.ready(cache)
         digest = hashlib.sha256((SETTINGS + SETUP).encode()).hexdigest()[:12]
         owner = os.geteuid() if account.uid is None else account.uid
         cluster = cache / f"cluster-{programs.name}-{owner}-{digest}"

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from .messages import Message
 
-__all__ = ["Client", "NoClient"]
+__all__ = ["Client", "NullClient"]
 
 
 class Client(Protocol):
@@ -20,7 +20,7 @@ class Client(Protocol):
         """The client's next message."""
 
 
-class NoClient:
+class NullClient:
     """Nobody: for what is executed again while the client knows nothing of it."""
 
     def write(self, data: bytes) -> None:

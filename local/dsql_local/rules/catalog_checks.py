@@ -6,27 +6,27 @@ Pure: a parse tree in, SQL out. `guard` asks.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .dialect import literal
 from .parse_tree import Node, at
-from .rulebook import Refused
+from .quoting import quote_identifier, quote_literal
+from .rulebook import StatementError
 from .unsupported import Found, matches, refusal
 
-__all__ = ["Lookup", "lookups"]
+__all__ = ["CatalogCheck", "lookups"]
 
 
 @dataclass(frozen=True, slots=True)
-class Lookup:
+class CatalogCheck:
     """A question to the catalog: if it has a row, the statement is refused, and the row's first value may stand in the words."""
 
     sql: str
-    refused: Refused
+    refused: StatementError
 
-    def answered(self, row: list[str | None]) -> Refused:
+    def answered(self, row: list[str | None]) -> StatementError:
         """The refusal, told what the catalog said first."""
         return replace(self.refused, message=self.refused.message.replace("{found}", row[0] or ""))
 
 
-def lookups(kind: str, statement: Node, found: Found) -> Iterator[Lookup]:
+def lookups(kind: str, statement: Node, found: Found) -> Iterator[CatalogCheck]:
     """The questions about a statement that its text does not refuse."""
     for rule, node in matches(kind, found):
         if "lookup" not in rule:
@@ -38,15 +38,15 @@ def lookups(kind: str, statement: Node, found: Found) -> Iterator[Lookup]:
                 "role": role,
                 "columns": _columns(statement),
             }
-            sql = rule["lookup"].format(**{name: literal(value) for name, value in values.items()})
-            yield Lookup(sql, refusal(rule, node, role=role, found="{found}"))
+            sql = rule["lookup"].format(**{name: quote_literal(value) for name, value in values.items()})
+            yield CatalogCheck(sql, refusal(rule, node, role=role, found="{found}"))
 
 
 def _table(statement: Node) -> str:
     """A statement's relation, as `to_regclass` reads it."""
     relation = statement.get("relation") or {}
     parts = (relation.get("schemaname"), relation.get("relname"))
-    return ".".join('"' + part.replace('"', '""') + '"' for part in parts if part)
+    return ".".join(quote_identifier(part) for part in parts if part)
 
 
 def _columns(statement: Node) -> str:

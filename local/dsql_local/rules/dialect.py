@@ -9,7 +9,9 @@ import re
 import uuid
 from dataclasses import dataclass
 
-__all__ = ["NEW_JOB", "Translated", "first_word", "index_method", "literal", "translate", "with_new_job"]
+from .quoting import quote_literal
+
+__all__ = ["NEW_JOB", "Translated", "first_word", "index_method", "translate", "with_new_job"]
 
 NEW_JOB = "<job>"  # in what PostgreSQL is told, where the id of a new job is to stand
 _S = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"  # white space and comments
@@ -52,11 +54,6 @@ def first_word(sql: str) -> str:
     return "" if word is None else word[1].upper()
 
 
-def literal(text: str) -> str:
-    """A string literal."""
-    return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
 def with_new_job(execution: str) -> str:
     """What PostgreSQL is told, with the id of a job of its own: a UUID in 26 characters of base 32, as a cluster writes it."""
     return execution.replace(NEW_JOB, base64.b32encode(uuid.uuid4().bytes).decode().rstrip("=").lower(), 1)
@@ -75,14 +72,14 @@ def translate(sql: str) -> Translated | None:
     index = _INDEX.fullmatch(sql)
     if index is not None:
         _, not_unique = index_method("CREATE INDEX" + index[2])
-        call = f"SELECT sys._create_index('{NEW_JOB}', {literal(not_unique)}, {index[1] is not None}) AS job_id"
+        call = f"SELECT sys._create_index('{NEW_JOB}', {quote_literal(not_unique)}, {index[1] is not None}) AS job_id"
         return Translated(f"CREATE {'' if index[1] is None else 'UNIQUE '}INDEX{index[2]}", call, "CREATE INDEX")
     table = _TABLE.fullmatch(sql)
     if table is not None:
         constraint = _VALIDATE.fullmatch(table[2])
         if constraint is None:  # it is refused, or PostgreSQL finds its syntax wrong
             return Translated(table[1] + table[2])
-        written, name = literal(constraint[2]), literal(constraint[3])
+        written, name = quote_literal(constraint[2]), quote_literal(constraint[3])
         call = f"SELECT sys._validate('{NEW_JOB}', {written}, {name}, {constraint[1] is not None}) AS job_id"
         return Translated(table[1] + table[2], call, "ALTER TABLE")
     if _IAM.match(sql) is None:
@@ -91,7 +88,7 @@ def translate(sql: str) -> Translated | None:
     if mapping is None:
         return Translated(None)
     verb = (mapping[1] or mapping[3]).upper()
-    role, arn = literal(_folded(mapping[2] or mapping[4])), literal(mapping[5].replace("''", "'"))
+    role, arn = quote_literal(_folded(mapping[2] or mapping[4])), quote_literal(mapping[5].replace("''", "'"))
     return Translated(None, f"CALL sys._iam_{verb.lower()}({role}, {arn})", f"AWS IAM {verb}")
 
 

@@ -18,7 +18,7 @@ __all__ = [
     "REFUSALS",
     "UNAVAILABLE",
     "ConflictCode",
-    "Refusal",
+    "ConnectionRefusal",
     "RefusalCode",
     "RefusalReason",
     "access_denied",
@@ -40,7 +40,7 @@ CONFLICTS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ConnectionRefusal:
     """A connection that is not opened: FATAL with this SQLSTATE and text, and a reason in the hint."""
 
     sqlstate: str
@@ -53,10 +53,10 @@ class Refusal:
         return error(self.sqlstate, self.message, severity="FATAL", hint=self.hint)
 
 
-REFUSALS: Mapping[str, Refusal] = {
-    "rate": Refusal("53400", "Unable to accept connection, rate exceeded."),
-    "connections": Refusal("53300", "Unable to accept connection, too many open connections."),
-    "waking": Refusal("08006", "unable to accept connection, waking up cluster, please retry later"),
+REFUSALS: Mapping[str, ConnectionRefusal] = {
+    "rate": ConnectionRefusal("53400", "Unable to accept connection, rate exceeded."),
+    "connections": ConnectionRefusal("53300", "Unable to accept connection, too many open connections."),
+    "waking": ConnectionRefusal("08006", "unable to accept connection, waking up cluster, please retry later"),
 }
 # What `refuse_connections` takes: a name, or the SQLSTATE that belongs to one of them.
 REASONS: Mapping[str, RefusalReason] = {
@@ -69,21 +69,21 @@ REASONS: Mapping[str, RefusalReason] = {
     "08006": "access",
 }
 ACCESS_DENIED = "unable to accept connection, access denied"
-NO_SNI = Refusal("08006", "unable to accept connection, sni was not received")
-PLAINTEXT = Refusal("08006", "unable to accept connection, TLS is required")
+NO_SNI = ConnectionRefusal("08006", "unable to accept connection, sni was not received")
+PLAINTEXT = ConnectionRefusal("08006", "unable to accept connection, TLS is required")
 
 
-def foreign_sni(sni: str, endpoint: str) -> Refusal:
+def foreign_sni(sni: str, endpoint: str) -> ConnectionRefusal:
     """A TLS server name that is another host's."""
-    return Refusal("08006", "unable to accept connection, sni does not match", f"sni: {sni}, cluster: {endpoint}")
+    return ConnectionRefusal("08006", "unable to accept connection, sni does not match", f"sni: {sni}, cluster: {endpoint}")
 
 
-def access_denied(reason: str) -> Refusal:
+def access_denied(reason: str) -> ConnectionRefusal:
     """A token that does not open the connection."""
-    return Refusal("08006", ACCESS_DENIED, reason)
+    return ConnectionRefusal("08006", ACCESS_DENIED, reason)
 
 
-def not_authorized(user: str, cluster: str, region: str, principal: str | None = None) -> Refusal:
+def not_authorized(user: str, cluster: str, region: str, principal: str | None = None) -> ConnectionRefusal:
     """IAM knows the caller and does not let it connect."""
     action = "dsql:DbConnectAdmin" if user == "admin" else "dsql:DbConnect"
     return access_denied(
@@ -92,7 +92,7 @@ def not_authorized(user: str, cluster: str, region: str, principal: str | None =
     )
 
 
-def not_mapped(user: str, cluster: str, region: str, principal: str) -> Refusal:
+def not_mapped(user: str, cluster: str, region: str, principal: str) -> ConnectionRefusal:
     """IAM lets the caller connect, and no `AWS IAM GRANT` lets it be this role. The second sentence is ours."""
     refusal = not_authorized(user, cluster, region, principal)
     return replace(refusal, hint=f"{refusal.hint}. As admin, run: AWS IAM GRANT {user} TO '{principal}'")

@@ -7,14 +7,14 @@ import functools
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["by_text"]
+__all__ = ["memoize_by_text"]
 
 T = TypeVar("T")
 TEXTS = 1024
 LONGEST = 4096  # characters; what is longer is mostly data, which seldom comes twice and would be kept for nothing
 
 
-def by_text(function: Callable[[str], T]) -> Callable[[str], T]:
+def memoize_by_text(function: Callable[[str], T]) -> Callable[[str], T]:
     """The same function; what it says of the newest short texts it says again without looking."""
     known = functools.lru_cache(maxsize=TEXTS)(function)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ANSWERS", "LIMITS", "RULES", "SHOWN", "Refused", "answer"]
+__all__ = ["ANSWERS", "LIMITS", "RULES", "SHOWN", "StatementError", "answer"]
 
 RULES: Mapping[str, Any] = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
 LIMITS: Mapping[str, Any] = RULES["limits"]
@@ -15,14 +15,14 @@ ANSWERS: Mapping[str, tuple[str, str]] = {name: tuple(answer) for name, answer i
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class StatementError:
     """A statement's error."""
 
     sqlstate: str
     message: str
 
 
-def answer(name: str, *values: object) -> Refused:
+def answer(name: str, *values: object) -> StatementError:
     """The answer of this name in the rules, `values` put into its text."""
     sqlstate, message = ANSWERS[name]
-    return Refused(sqlstate, message.format(*values))
+    return StatementError(sqlstate, message.format(*values))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-from .memoize import by_text
+from .memoize import memoize_by_text
 
 __all__ = ["Kind", "assigned", "comments", "identifiers", "kind_of", "locks_for_update", "may_write", "shares_keys", "split"]
 
@@ -76,7 +76,7 @@ def comments(sql: str) -> Iterator[tuple[str, int, int]]:
     return ((text, start, end) for group, text, start, end in _tokens(sql) if group == "space" and text.startswith("/*"))
 
 
-@by_text
+@memoize_by_text
 def split(sql: str) -> tuple[str, ...]:
     """The statements of `sql`, without their `;` and without empty ones. `BEGIN ATOMIC … END` bodies stay whole."""
     found: list[str] = []
@@ -116,7 +116,7 @@ def _words(statement: str) -> Iterator[str]:
     return (text.upper() for group, text, _, _ in _tokens(statement) if group == "word")
 
 
-@by_text
+@memoize_by_text
 def kind_of(statement: str) -> Kind:
     """What one statement means to a transaction."""
     words = _words(statement)
@@ -133,7 +133,7 @@ def kind_of(statement: str) -> Kind:
     return Kind.SAVEPOINT if first in ("SAVEPOINT", "RELEASE") else Kind.OTHER
 
 
-@by_text
+@memoize_by_text
 def may_write(statement: str) -> bool:
     """Whether a statement may write or lock a row; only what surely reads is False (a function's writes are not seen)."""
     words = _words(statement)
@@ -142,7 +142,7 @@ def may_write(statement: str) -> bool:
     return True
 
 
-@by_text
+@memoize_by_text
 def locks_for_update(statement: str) -> bool:
     """Whether a statement locks rows with FOR UPDATE (or FOR NO KEY UPDATE)."""
     words = list(_words(statement))
@@ -150,14 +150,14 @@ def locks_for_update(statement: str) -> bool:
     return any(("UPDATE",) in after or ("NO", "KEY", "UPDATE") in after for after in following)
 
 
-@by_text
+@memoize_by_text
 def shares_keys(statement: str) -> bool:
     """Whether a statement locks rows with FOR KEY SHARE."""
     words = list(_words(statement))
     return any(words[at : at + 3] == ["FOR", "KEY", "SHARE"] for at in range(len(words)))
 
 
-@by_text
+@memoize_by_text
 def identifiers(statement: str) -> frozenset[str]:
     """Every name that stands in a statement, as PostgreSQL folds it: unquoted in lower case, quoted as written."""
     return frozenset(_folded(group, text) for group, text, _, _ in _tokens(statement) if group in ("word", "name"))
@@ -167,7 +167,7 @@ def _folded(group: str, text: str) -> str:
     return text.lower() if group == "word" else text.strip('"').replace('""', '"')
 
 
-@by_text
+@memoize_by_text
 def assigned(statement: str) -> frozenset[str]:
     """Every name in its SET clauses, as `identifiers` has them: at least the columns that it assigns to."""
     names = set[str]()

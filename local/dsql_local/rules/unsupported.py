@@ -12,7 +12,7 @@ import pgparse  # type: ignore[import-not-found]
 
 from .datatypes import DataTypes
 from .parse_tree import Node, at, fits, nodes, strings
-from .rulebook import RULES, Refused, answer
+from .rulebook import RULES, StatementError, answer
 
 __all__ = ["WITH_COLUMNS", "Found", "matches", "parameter", "refusal", "refusals"]
 
@@ -32,7 +32,7 @@ for _place, _rule in enumerate(RULES["refuse"]):
     _BY_NODE[_rule["node"]].append((_place, _rule))
 
 
-def refusals(kind: str, statement: Node, found: Found) -> Iterator[Refused]:
+def refusals(kind: str, statement: Node, found: Found) -> Iterator[StatementError]:
     """All that is wrong with a statement, the first of which is answered."""
     explained = next(iter(statement.get("query", ()))) if kind == "ExplainStmt" else kind
     rules = [(rule, node) for rule, node in matches(kind, found) if "lookup" not in rule]
@@ -61,13 +61,13 @@ def matches(kind: str, found: Found) -> Iterator[tuple[Mapping[str, Any], Node]]
             yield from ((rule, node) for node in found[rule["node"]] if fits(node, rule.get("where", {})))
 
 
-def refusal(rule: Mapping[str, Any], node: Node, **more: str) -> Refused:
+def refusal(rule: Mapping[str, Any], node: Node, **more: str) -> StatementError:
     """A rule's answer, with what its text names of the node."""
     message = re.sub(r"\{([\w.]+)\}", lambda name: more.get(name[1]) or str(at(node, name[1])), rule["message"])
-    return Refused(rule.get("sqlstate", "0A000"), message)
+    return StatementError(rule.get("sqlstate", "0A000"), message)
 
 
-def parameter(name: str, *, local: bool = False) -> Refused | None:
+def parameter(name: str, *, local: bool = False) -> StatementError | None:
     """The refusal of a configuration parameter, if it cannot be set."""
     folded = name.lower()
     return None if folded in _SETTABLE or (local and folded in _SETTABLE_LOCALLY) else answer("parameter", name)
@@ -76,34 +76,34 @@ def parameter(name: str, *, local: bool = False) -> Refused | None:
 # --- Statements ---
 
 
-def _alter_table(actions: list[Node]) -> Iterator[Refused]:
+def _alter_table(actions: list[Node]) -> Iterator[StatementError]:
     for action in actions:
         name = action["subtype"]
         if name == "AT_AddColumn" and (at(action, "def.ColumnDef.constraints") or at(action, "def.ColumnDef.identity")):
-            yield Refused("0A000", _ALTER["added_column"])
+            yield StatementError("0A000", _ALTER["added_column"])
         if name == "AT_AddIdentity":
             yield from _cache(at(action, "def.Constraint.options"), "identity column")
         if name == "AT_SetIdentity":
             yield from _cache(at(action, "def.List.items"))
         if name not in _ALTER["accepted"]:
-            yield Refused("0A000", _ALTER["message"].format(_ALTER["names"].get(name, name)))
+            yield StatementError("0A000", _ALTER["message"].format(_ALTER["names"].get(name, name)))
 
 
-def _transaction(statement: Node) -> Iterator[Refused]:
+def _transaction(statement: Node) -> Iterator[StatementError]:
     if statement["kind"] in ("TRANS_STMT_PREPARE", "TRANS_STMT_COMMIT_PREPARED", "TRANS_STMT_ROLLBACK_PREPARED"):
         words = statement["kind"].removeprefix("TRANS_STMT_").replace("_", " ")
         yield answer("transaction", "PREPARE TRANSACTION" if words == "PREPARE" else words)
     yield from _isolation(statement.get("options"))
 
 
-def _isolation(options: Any) -> Iterator[Refused]:
+def _isolation(options: Any) -> Iterator[StatementError]:
     for option in options or ():
         level = at(option, "DefElem.arg.A_Const.sval.sval")
         if at(option, "DefElem.defname") == "transaction_isolation" and level != "repeatable read":
             yield answer("isolation", str(level).upper())
 
 
-def _parameters(kind: str, found: Found) -> Iterator[Refused]:
+def _parameters(kind: str, found: Found) -> Iterator[StatementError]:
     for setting in found.get("VariableSetStmt", ()):
         name, how = setting.get("name"), setting["kind"]
         if name == "SESSION CHARACTERISTICS":
@@ -114,7 +114,7 @@ def _parameters(kind: str, found: Found) -> Iterator[Refused]:
             yield refused
 
 
-def _sequences(kind: str, statement: Node) -> Iterator[Refused]:
+def _sequences(kind: str, statement: Node) -> Iterator[StatementError]:
     if kind == "CreateSeqStmt":
         yield from _cache(statement.get("options"), "CREATE SEQUENCE")
     elif kind == "AlterSeqStmt":
@@ -127,7 +127,7 @@ def _sequences(kind: str, statement: Node) -> Iterator[Refused]:
             yield from () if name == "bigint" else (answer("sequence_type", name),)
 
 
-def _cache(options: Any, needed_by: str | None = None) -> Iterator[Refused]:
+def _cache(options: Any, needed_by: str | None = None) -> Iterator[StatementError]:
     """Whether the options of a sequence give it a cache of a size that DSQL takes, and name one if something needs it."""
     named = [option for option in options or () if at(option, "DefElem.defname") == "cache"]
     if not named and needed_by is not None:
@@ -138,7 +138,7 @@ def _cache(options: Any, needed_by: str | None = None) -> Iterator[Refused]:
             yield answer("cache_size", size)
 
 
-def _functions(found: Found) -> Iterator[Refused]:
+def _functions(found: Found) -> Iterator[StatementError]:
     for call in found.get("FuncCall", ()):
         *schema, name = strings(call.get("funcname"))
         if schema not in ([], ["pg_catalog"]):
@@ -155,7 +155,7 @@ def _functions(found: Found) -> Iterator[Refused]:
             yield answer("datatype", _TYPES.display(cast))
 
 
-def _function(statement: Node, found: Found) -> Iterator[Refused]:
+def _function(statement: Node, found: Found) -> Iterator[StatementError]:
     """The types that a function gives back, and the statements of its body."""
     columns = [each for each in found.get("FunctionParameter", ()) if each.get("mode") in ("FUNC_PARAM_OUT", "FUNC_PARAM_TABLE")]
     for type_name in [statement.get("returnType") or {}, *(at(column, "argType") or {} for column in columns)]:
@@ -166,7 +166,7 @@ def _function(statement: Node, found: Found) -> Iterator[Refused]:
             yield from _body(next(iter(strings(at(option, "arg.List.items"))), ""))
 
 
-def _body(text: str) -> Iterator[Refused]:
+def _body(text: str) -> Iterator[StatementError]:
     try:
         parsed = [tree["stmt"] for tree in pgparse.parse(text)]
     except pgparse.PGQueryError:  # PostgreSQL finds the same in its own words
@@ -183,7 +183,7 @@ def _body(text: str) -> Iterator[Refused]:
 # --- Columns and keys ---
 
 
-def _columns(kind: str, found: Found) -> Iterator[Refused]:
+def _columns(kind: str, found: Found) -> Iterator[StatementError]:
     columns = found.get("ColumnDef", ()) if kind in WITH_COLUMNS else ()  # of what a function gives back, they are no columns
     for column in columns:
         type_name = column.get("typeName", {})
@@ -201,7 +201,7 @@ def _columns(kind: str, found: Found) -> Iterator[Refused]:
         yield answer("columns_in_key" if keyed else "columns")
 
 
-def _column_type(type_name: Node) -> Iterator[Refused]:
+def _column_type(type_name: Node) -> Iterator[StatementError]:
     refused, too_long = _TYPES.refused_as_column(type_name), _TYPES.too_long(type_name)
     if refused is not None:
         yield answer(*refused)
@@ -209,7 +209,7 @@ def _column_type(type_name: Node) -> Iterator[Refused]:
         yield answer("length", *too_long)
 
 
-def _keys(kind: str, found: Found) -> Iterator[Refused]:
+def _keys(kind: str, found: Found) -> Iterator[StatementError]:
     """What is wrong with the keys of a new table or index; the catalog knows the types of the latter (see `lookups`)."""
     types = {str(column.get("colname")): column.get("typeName", {}) for column in found.get("ColumnDef", ())}
     keys = [[str(column.get("colname"))] for column in found.get("ColumnDef", ()) if _is_key(column)]

@@ -11,16 +11,27 @@ from enum import Enum
 
 import pgparse  # type: ignore[import-not-found]
 
-from .catalog_checks import Lookup, lookups
+from .catalog_checks import CatalogCheck, lookups
 from .datatypes import DataTypes
 from .dialect import Translated, first_word, index_method, translate
-from .memoize import by_text
+from .memoize import memoize_by_text
 from .parse_tree import Node, at, nodes, strings
-from .rulebook import ANSWERS, LIMITS, RULES, SHOWN, Refused, answer
+from .rulebook import ANSWERS, LIMITS, RULES, SHOWN, StatementError, answer
 from .statements import Kind, kind_of
 from .unsupported import WITH_COLUMNS, Found, parameter, refusals
 
-__all__ = ["ANSWERS", "LIMITS", "SHOWN", "Class", "Lookup", "Refused", "Verdict", "answer", "judge", "refused_at_startup"]
+__all__ = [
+    "ANSWERS",
+    "LIMITS",
+    "SHOWN",
+    "CatalogCheck",
+    "Class",
+    "StatementError",
+    "Verdict",
+    "answer",
+    "judge",
+    "refused_at_startup",
+]
 
 LONGEST_PARSED = 1 << 18  # characters of SQL; what is longer is data to insert, and is taken for what its first word says
 _DATA = ("INSERT", "UPDATE", "DELETE", "WITH", "SELECT", "VALUES")
@@ -46,16 +57,16 @@ class Verdict:
     """What a statement is. `execution` and `tag` are what PostgreSQL is told instead, and what its command tag becomes."""
 
     kind: Class
-    refused: Refused | None = None
+    refused: StatementError | None = None
     execution: str | None = None
     tag: str | None = None
-    lookups: tuple[Lookup, ...] = ()
+    lookups: tuple[CatalogCheck, ...] = ()
     rows: int | None = None  # it modifies no more rows than this; None: its text does not say
     grows: bool = False  # it may write more bytes than it brings
     waits: bool = False  # for a job
 
 
-@by_text
+@memoize_by_text
 def judge(sql: str) -> Verdict:
     """The verdict on one statement."""
     word = first_word(sql)
@@ -70,21 +81,21 @@ def judge(sql: str) -> Verdict:
         tree = pgparse.parse(sql if own is None or own.plain is None else own.plain)
     except pgparse.PGQueryError as error:
         # PostgreSQL finds the same in its own words; only what is called by a function of ours would hide it.
-        return Verdict(Class.UNKNOWN, None if own is None else Refused("42601", error.args[0]))
+        return Verdict(Class.UNKNOWN, None if own is None else StatementError("42601", error.args[0]))
     if len(tree) != 1:
         return Verdict(Class.READ, rows=0)
     ((kind, statement),) = tree[0]["stmt"].items()
     return _accepted(kind, statement, sql, own)
 
 
-def refused_at_startup(name: str) -> Refused | None:
+def refused_at_startup(name: str) -> StatementError | None:
     """The same for one that stands in the startup packet."""
     return None if name in _AT_STARTUP or name.startswith("_pq_.") else parameter(name)
 
 
 def _mapping(own: Translated) -> Verdict:
     if own.execution is None:
-        return Verdict(Class.UNKNOWN, Refused("42601", 'syntax error at or near "AWS"'))
+        return Verdict(Class.UNKNOWN, StatementError("42601", 'syntax error at or near "AWS"'))
     return Verdict(Class.DDL, execution=own.execution, tag=own.tag)
 
 

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Relay", "RelayError"]
+__all__ = ["DockerRelay", "RelayError"]
 
 PORT = 5432
 READY_SECONDS = 30.0
@@ -25,7 +25,7 @@ class RelayError(Exception):
     """The container's half did not start."""
 
 
-class Relay:
+class DockerRelay:
     """From `__enter__` to `__exit__`, containers on the bridge reach `127.0.0.1:port` at `host` and `PORT`.
 
     `engine` is a docker-py client and `image` one that is there and has Python at /var/lang/bin, as Lambda's have.
@@ -42,13 +42,13 @@ class Relay:
         self.host = ""
 
     def __enter__(self) -> Self:
-        from .signals import held_back  # noqa: PLC0415 - not in the container
+        from .signals import deferred  # noqa: PLC0415 - not in the container
 
         self._thread.start()
         try:
             listening = asyncio.start_unix_server(self._accept, Path(self._folder.name) / "socket")
             asyncio.run_coroutine_threadsafe(listening, self._loop).result()
-            with held_back():
+            with deferred():
                 self._container = self._engine.containers.run(
                     self._image,
                     entrypoint=["/var/lang/bin/python3.13"],

@@ -13,10 +13,10 @@ from . import sam_cli
 from .rie import Invocation, RuntimeInterfaceEmulator
 from .template import read_function
 
-__all__ = ["Emulators"]
+__all__ = ["RiePool"]
 
 
-class Emulators:
+class RiePool:
     """Call it with an event and a function's name; at the end of the block all emulators have ended.
 
     `built` is a file that says, by being there, that the application was built.

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from .docker_relay import PORT, Relay
+from .docker_relay import PORT, DockerRelay
 from .rie import MARKERS, Invocation, is_error
-from .signals import held_back
+from .signals import deferred
 
 __all__ = ["SamError", "build", "docker_engine", "local_invoke", "reachable"]
 
@@ -117,7 +117,7 @@ def reachable(port: int) -> Iterator[dict[str, str]]:
             engine.images.pull(IMAGE)
         except sys.modules["docker"].errors.DockerException as error:
             raise SamError(f"the Docker engine could not pull {IMAGE} ({error}); invoke with VIA=rie") from error
-    with Relay(engine, IMAGE, port) as relay:
+    with DockerRelay(engine, IMAGE, port) as relay:
         yield {"DSQL_HOSTADDR": relay.host, "DSQL_PORT": str(PORT)}
 
 
@@ -154,7 +154,7 @@ def _running(
     """A command in a session of its own: a Ctrl-C reaches it through us alone, and leaving the block ends all of it."""
     process: subprocess.Popen[str] | None = None
     try:
-        with held_back():
+        with deferred():
             process = subprocess.Popen(
                 command,
                 cwd=folder,

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["held_back", "unwind_on_interrupts"]
+__all__ = ["deferred", "exit_on_signals"]
 
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def unwind_on_interrupts() -> None:
+def exit_on_signals() -> None:
     """From now on the first interrupt raises SystemExit; later ones do not disturb the cleaning up."""
     for number in INTERRUPTS:
         signal.signal(number, _unwind)
@@ -27,7 +27,7 @@ def _unwind(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 @contextlib.contextmanager
-def held_back() -> Iterator[None]:
+def deferred() -> Iterator[None]:
     """Interrupts that come inside take effect at the end. (Blocking them instead would be inherited by what is started.)"""
     came: list[int] = []
     before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in INTERRUPTS}
