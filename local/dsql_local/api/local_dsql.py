@@ -24,10 +24,10 @@ from ..frontend.tls import CertificateAuthority
 from ..postgres.server import Postgres
 from ..rules.error_responses import ConflictCode, RefusalCode, RefusalReason
 from ..rules.limits import Limits
-from .admin_session import Row, SqlError
+from .admin_session import Row
 from .cluster import Cluster, listener
 
-__all__ = ["LocalDsql", "SqlError"]
+__all__ = ["LocalDsql"]
 
 T = TypeVar("T")
 DEFAULT_CLUSTER = "localdsql" + "0" * 16 + "1"

@@ -10,8 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-from ..api.local_dsql import LocalDsql, SqlError
-from ..postgres.template import PostgresError
+from ..api.admin_session import SqlError
+from ..api.local_dsql import LocalDsql
+from ..postgres.binaries import PostgresError
 from ..rules.quoting import quote_identifier
 from ..sam import sam_cli
 from ..sam.docker_relay import RelayError

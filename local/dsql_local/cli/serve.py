@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..api.local_dsql import LocalDsql, SqlError
-from ..postgres.template import PostgresError
+from ..api.admin_session import SqlError
+from ..api.local_dsql import LocalDsql
+from ..postgres.binaries import PostgresError
 from .control import Control, ControlError
 from .env_files import env_file, env_json, for_files, written
 

@@ -12,7 +12,8 @@ from ..protocol.messages import Message, error
 from ..rules.dialect import NEW_JOB, with_new_job
 from ..rules.error_responses import conflict
 from ..rules.limits import Limits
-from ..rules.verdict import Class, StatementError, Verdict, judge
+from ..rules.rulebook import StatementError
+from ..rules.verdict import Class, Verdict, judge
 from .flights import Unit
 from .jobs import JobRunner
 from .transaction_limits import CatalogVersion, TransactionLimits

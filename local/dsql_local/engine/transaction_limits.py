@@ -7,7 +7,8 @@ of a server share.
 from collections.abc import Callable, Iterable
 
 from ..rules.limits import Limits
-from ..rules.verdict import Class, StatementError, Verdict, answer
+from ..rules.rulebook import StatementError, answer
+from ..rules.verdict import Class, Verdict
 
 __all__ = ["CatalogVersion", "TransactionLimits"]
 

@@ -45,7 +45,8 @@ from ..rules.error_responses import (
 )
 from ..rules.limits import Limits
 from ..rules.quoting import quote_literal
-from ..rules.verdict import SHOWN, answer, refused_at_startup
+from ..rules.rulebook import SHOWN, answer
+from ..rules.verdict import refused_at_startup
 from . import access_token
 from .connection_limiter import ConnectionLimiter
 from .iam import ClusterIdentity

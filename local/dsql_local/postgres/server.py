@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 from ..protocol.messages import Splitter, error_fields, startup
-from .template import SUPERUSER, Account, PostgresError, Template
+from .binaries import PostgresError
+from .template import SUPERUSER, Account, Template
 
-__all__ = ["Postgres", "PostgresError"]
+__all__ = ["Postgres"]
 
 START_SECONDS = 30.0
 _SOCKET_LIMIT = 69  # of its folder's path: a unix socket's own must be shorter than some 100 bytes

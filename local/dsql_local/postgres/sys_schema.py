@@ -6,7 +6,7 @@ every new row, until it is dropped. `jobs` says when; the functions whose names 
 """
 
 from ..rules.quoting import quote_literal
-from ..rules.verdict import SHOWN
+from ..rules.rulebook import SHOWN
 
 __all__ = ["SETTINGS", "SETUP"]
 

@@ -18,7 +18,7 @@ from typing import Any
 from . import sys_schema
 from .binaries import Binaries, PostgresError, publish, remove_strays
 
-__all__ = ["SUPERUSER", "Account", "PostgresError", "Template"]
+__all__ = ["SUPERUSER", "Account", "Template"]
 
 SUPERUSER = "dsql_control"  # the front's own role; clients cannot be it
 

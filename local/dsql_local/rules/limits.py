@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .verdict import LIMITS
+from .rulebook import LIMITS
 
 __all__ = ["Limits"]
 

@@ -16,22 +16,11 @@ from .datatypes import DataTypes
 from .dialect import Translated, first_word, index_method, translate
 from .memoize import memoize_by_text
 from .parse_tree import Node, at, nodes, strings
-from .rulebook import ANSWERS, LIMITS, RULES, SHOWN, StatementError, answer
+from .rulebook import RULES, StatementError, answer
 from .statements import Kind, kind_of
 from .unsupported import WITH_COLUMNS, Found, parameter, refusals
 
-__all__ = [
-    "ANSWERS",
-    "LIMITS",
-    "SHOWN",
-    "CatalogCheck",
-    "Class",
-    "StatementError",
-    "Verdict",
-    "answer",
-    "judge",
-    "refused_at_startup",
-]
+__all__ = ["Class", "Verdict", "judge", "refused_at_startup"]
 
 LONGEST_PARSED = 1 << 18  # characters of SQL; what is longer is data to insert, and is taken for what its first word says
 _DATA = ("INSERT", "UPDATE", "DELETE", "WITH", "SELECT", "VALUES")
