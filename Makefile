@@ -42,7 +42,7 @@ build: $(READY) ## build the layer and the functions, and print the layer's size
 		echo "$$layer: $$size bytes zipped"; \
 	done
 
-test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 makes the steps that need Docker fail instead of skip (ARGS=)
+test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 and REQUIRE_PG8000_SUITE=1 make what they name fail instead of skip (ARGS=)
 	@exec "$(PYTHON)" -m pytest $(ARGS)
 
 bench: $(VENV)/.bench ## measure everything against what users would pick instead, into docs/benchmarks.md (at most 15 minutes)
@@ -84,6 +84,9 @@ $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requi
 			--requirement layer/$$form.txt; \
 	done; \
 	$$download boto3 botocore
+	@echo "==> fetching pg8000's source distribution, for its tests" >&2
+	@sed -n '/^pg8000==/,/[^\\]$$/p' layer/requirements.txt | "$(PYTHON)" -m pip download --quiet --no-deps --no-binary pg8000 \
+		--dest $(VENV)/sources --requirement /dev/stdin || echo "    it could not be had: they are skipped" >&2
 	@if command -v npm >/dev/null; then \
 		echo "==> fetching node-postgres, for the test of the local DSQL with it" >&2; \
 		npm install --silent --no-fund --no-audit --prefix $(VENV)/node pg >/dev/null || echo "    it could not be had: that test is skipped" >&2; \
