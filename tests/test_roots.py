@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import certifi
+import pytest
+import trustme
 
 import dsql_lambda
 from dsql_lambda.link import tls_context
@@ -12,10 +14,18 @@ from dsql_lambda.link import tls_context
 ROOTS = Path(dsql_lambda.__file__).with_name("roots.pem")
 
 
-def test_the_file_is_what_certifi_holds():
-    """Where it is not: `python layer/roots.py` writes it anew."""
+def test_the_file_holds_the_certificates_with_amazons_fingerprints():
+    """The file is what `layer/roots.py` writes, whatever bundle it reads: certifi's here."""
+    script = runpy.run_path(str(ROOTS.parents[1] / "roots.py"))
+    assert ROOTS.read_text() == script["extract"](Path(certifi.where()).read_text())
+    assert sorted(script["certificates"](ROOTS.read_text())) == sorted(script["FINGERPRINTS"].values())
+
+
+def test_a_bundle_without_a_root_is_refused():
+    """A certificate with another fingerprint is not taken for Amazon's."""
     extract = runpy.run_path(str(ROOTS.parents[1] / "roots.py"))["extract"]
-    assert ROOTS.read_text() == extract(Path(certifi.where()).read_text())
+    with pytest.raises(ValueError, match="the bundle does not contain Amazon Root CA 1, Amazon Root CA 2"):
+        extract(trustme.CA().cert_pem.bytes().decode())
 
 
 def test_by_default_amazons_roots_are_trusted_and_no_others():
