@@ -1,4 +1,4 @@
-"""Where the examples run: on the cluster that CLUSTER_ENDPOINT or DSQL_HOST names, else on a local DSQL while they run."""
+"""Which cluster the examples use: the one that the environment names, or else a local DSQL that lives as long as the example."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+NAMES = ("DSQL_HOST", "DSQL_URL", "CLUSTER_ENDPOINT")
+
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """See to it that the environment names a cluster."""
-    if os.environ.get("CLUSTER_ENDPOINT") or os.environ.get("DSQL_HOST") or os.environ.get("DSQL_URL"):
+    """The environment names a cluster inside the block."""
+    if any(os.environ.get(name) for name in NAMES):
         yield
         return
     from dsql_local import LocalDsql
 
     with LocalDsql() as dsql:
         os.environ.update(dsql.environment)
-        print(f"no CLUSTER_ENDPOINT: this runs on a local DSQL, {dsql.endpoint}")
+        print(f"no endpoint is set: this runs on a local DSQL, {dsql.endpoint}")
         yield
