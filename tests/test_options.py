@@ -29,27 +29,26 @@ def test_a_full_endpoint_is_all_it_takes():
     assert (options.token_duration_secs, options.action, options.dial_host) == (900, "DbConnectAdmin", HOST)
 
 
-EXAMPLE = "example.dsql.us-east-1.on.aws"
-
-
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        # The connector's own cases.
-        (f"postgres://admin@{EXAMPLE}:5432/postgres", {"host": EXAMPLE, "user": "admin", "port": 5432, "database": "postgres"}),
-        ("postgres://admin@example.dsql.us-west-2.on.aws/postgres?region=us-west-2", {"region": "us-west-2"}),
-        (f"postgres://admin@{EXAMPLE}/postgres?profile=dev", {"profile": "dev"}),
-        (f"postgres://admin@{EXAMPLE}/postgres?region=us-east-1&profile=prod", {"region": "us-east-1", "profile": "prod"}),
-        (f"postgresql://admin@{EXAMPLE}/postgres", {"host": EXAMPLE, "user": "admin"}),
+        # Every part, and every parameter that the connectors have too.
         (
-            f"postgres://admin@{EXAMPLE}/postgres?tokenDurationSecs=900&ormPrefix=myapp",
-            {"token_duration_secs": 900, "orm_prefix": "myapp", "resolved_application_name": f"myapp:dsql-lambda/{__version__}"},
+            f"postgres://reporting@{HOST}:6543/ledger",
+            {"host": HOST, "user": "reporting", "port": 6543, "database": "ledger", "region": "us-east-1"},
         ),
+        (f"postgresql://reporting@{HOST}/ledger", {"host": HOST, "user": "reporting", "database": "ledger"}),
+        (f"postgres://{CLUSTER}?region=eu-central-1", {"host": f"{CLUSTER}.dsql.eu-central-1.on.aws", "region": "eu-central-1"}),
+        (f"postgres://{CLUSTER}.dsql.ap-northeast-3.on.aws", {"region": "ap-northeast-3"}),
+        (f"postgres://{HOST}?profile=night%20shift&region=us-east-1", {"profile": "night shift", "region": "us-east-1"}),
         (
-            "postgres://admin@abcdefghijklmnopqrstuvwxyz/postgres?region=us-east-1",
-            {"host": "abcdefghijklmnopqrstuvwxyz.dsql.us-east-1.on.aws"},
+            f"postgres://{HOST}?ormPrefix=ledger-orm&tokenDurationSecs=77",
+            {
+                "token_duration_secs": 77,
+                "orm_prefix": "ledger-orm",
+                "resolved_application_name": f"ledger-orm:dsql-lambda/{__version__}",
+            },
         ),
-        ("postgres://admin@foo0bar1baz2quux3quuux4.dsql.us-east-1.on.aws/postgres", {"region": "us-east-1"}),
         # What may be left out.
         (f"postgres://{HOST}/", {"database": "postgres", "user": "admin"}),
         (f"postgres://{HOST}?", {"database": "postgres"}),
@@ -67,7 +66,7 @@ EXAMPLE = "example.dsql.us-east-1.on.aws"
         ("postgres://127.0.0.1:5433?region=us-east-1", {"host": "127.0.0.1", "port": 5433}),
         ("postgres://[::1]:5433?region=us-east-1", {"host": "::1", "port": 5433}),
         ("postgres://localhost?region=us-east-1", {"host": "localhost"}),
-        # Beyond the connector.
+        # The parameters that the connectors do not have.
         (f"postgres://{HOST}?hostaddr=10.0.0.7", {"dial_host": "10.0.0.7", "tls_name": HOST}),
         (f"postgres://{HOST}?serverName=other.example.com", {"tls_name": "other.example.com", "dial_host": HOST}),
         (f"postgres://{HOST}?clusterId={CLUSTER}", {"startup_params": {"options": f"-c amzn-cluster-id={CLUSTER}"}}),

@@ -17,8 +17,8 @@ from dsql_lambda import ConnectOptions, Token, TokenError
 from dsql_lambda.token import Credentials, Signer, main, presign
 
 HOST = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql.us-east-1.on.aws"
-SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
-SESSION_TOKEN = "IQoJb3JpZ2luX2VjEA==/+token"
+SECRET = "a/secret+with/every+kind/of+character/09"
+SESSION_TOKEN = "a/session+token=="
 REGIONS = ["us-east-1", "us-west-2", "eu-central-1", "ap-northeast-3", "us-gov-west-1"]
 
 
@@ -83,7 +83,7 @@ def test_the_environments_credentials_are_signed_with_no_import_of_boto3():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     token, modules = done.stdout.splitlines()
     assert token.startswith(f"{HOST}/?Action=DbConnectAdmin&X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAEXAMPLE")
-    assert "X-Amz-Security-Token=IQoJb3JpZ2luX2VjEA%3D%3D%2F%2Btoken" in token
+    assert "X-Amz-Security-Token=a%2Fsession%2Btoken%3D%3D" in token
     assert not {name.partition(".")[0] for name in modules.split()} & {"boto3", "botocore"}
 
 
