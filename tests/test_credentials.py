@@ -1,4 +1,4 @@
-"""boto3's whole chain: real files, and stand-ins of the endpoints that hand out credentials, on the loopback."""
+"""boto3's credential chain: with real files, and with local servers in place of the endpoints that hand out credentials."""
 
 import datetime
 import hashlib
@@ -42,7 +42,7 @@ def aws(tmp_path, monkeypatch):
 
 @pytest.fixture
 def endpoint():
-    """A server that answers paths with texts, and keeps what it was asked and with which authorization."""
+    """A local server: its URL, the text that it answers for each path, and the requests that it got."""
     answers: dict[str, str] = {}
     asked = []
 
@@ -59,7 +59,7 @@ def endpoint():
             self.do_GET()
 
         def log_message(self, *args):
-            """Says nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -75,14 +75,14 @@ def found(**more):
 
 
 def test_the_shared_files_default_profile(aws):
-    """`~/.aws/credentials`."""
+    """The default profile of `~/.aws/credentials` is used where nothing else is given."""
     aws(credentials="[default]\naws_access_key_id = AKIADEFAULT\naws_secret_access_key = s\naws_session_token = t\n")
     credentials = found()
     assert (credentials.access_key, credentials.session_token) == ("AKIADEFAULT", "t")
 
 
 def test_a_profile_by_option_and_by_aws_profile(aws, monkeypatch):
-    """The option says which; else AWS's own variable does."""
+    """The option `profile` decides; without it AWS_PROFILE does."""
     aws(credentials=BASE + "[other]\naws_access_key_id = AKIAOTHER\naws_secret_access_key = s\n")
     monkeypatch.setenv("AWS_PROFILE", "other")
     assert found().access_key == "AKIAOTHER"
@@ -90,7 +90,7 @@ def test_a_profile_by_option_and_by_aws_profile(aws, monkeypatch):
 
 
 def test_a_profile_of_the_config_file_that_runs_a_process(aws, tmp_path):
-    """`credential_process`; the token's end is the credentials'."""
+    """`credential_process` is run, and the token expires with the credentials that it returns."""
     answer = {"Version": 1, "AccessKeyId": "ASIAPROCESS", "SecretAccessKey": "s", "SessionToken": "t", "Expiration": SOON}
     script = tmp_path / "process.py"
     script.write_text(f"print('''{json.dumps(answer)}''')")
@@ -104,7 +104,7 @@ def test_a_profile_of_the_config_file_that_runs_a_process(aws, tmp_path):
 
 
 def test_an_assumed_role(aws, monkeypatch):
-    """By a stand-in of STS; assumed once for a signer, however often it signs."""
+    """The role is assumed once for a signer, however often it signs (moto stands in for STS)."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     try:
@@ -125,7 +125,7 @@ def test_an_assumed_role(aws, monkeypatch):
 
 
 def test_sso(aws, monkeypatch, tmp_path, endpoint):
-    """A cached login, and a stand-in of the portal."""
+    """The cached login of IAM Identity Center is exchanged for credentials."""
     url, answers, _ = endpoint
     monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", url)
     start_url = "https://portal.example.com/start"
@@ -147,7 +147,7 @@ def test_sso(aws, monkeypatch, tmp_path, endpoint):
 
 
 def test_a_containers_endpoint(aws, monkeypatch, endpoint):
-    """As under SnapStart: a URL and an authorization token; asked once, and anew when they near their end."""
+    """The container endpoint, which SnapStart uses, is asked once for a signer; its authorization token is not shown."""
     url, answers, asked = endpoint
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/credentials")
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "opensesame")
@@ -160,7 +160,7 @@ def test_a_containers_endpoint(aws, monkeypatch, endpoint):
 
 
 def test_an_instances_role(aws, monkeypatch, endpoint):
-    """The instance metadata service, version 2."""
+    """The instance metadata service, version 2, is asked where nothing else has credentials."""
     url, answers, _ = endpoint
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
@@ -171,7 +171,7 @@ def test_an_instances_role(aws, monkeypatch, endpoint):
 
 
 def test_an_endpoint_that_does_not_answer_is_a_token_error(aws, monkeypatch, endpoint):
-    """With botocore's own words."""
+    """A failing endpoint is a `TokenError` with botocore's message."""
     url, _, _ = endpoint
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/nothing")
     monkeypatch.setenv("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "1")
@@ -180,7 +180,7 @@ def test_an_endpoint_that_does_not_answer_is_a_token_error(aws, monkeypatch, end
 
 
 def test_an_incomplete_profile_is_a_token_error(aws):
-    """The profile is named."""
+    """The error names the profile that is missing."""
     aws(config="[profile half]\nrole_arn = arn:aws:iam::123456789012:role/app\nsource_profile = nobody\n")
     with pytest.raises(TokenError, match="nobody"):
         found(profile="half")

@@ -1,4 +1,4 @@
-"""The error tree: what is what, and that everything can be pickled."""
+"""The error classes: their tree, their attributes, and that they can be pickled."""
 
 import pickle
 
@@ -19,7 +19,7 @@ from dsql_lambda import (
 
 
 def test_the_tree_is_as_it_is_documented():
-    """One base for ours; the server's word is pg8000's `DatabaseError`."""
+    """The layer's errors have one base; a server's error is a subclass of pg8000's `DatabaseError`."""
     assert {ConfigError, TokenError, ConnectError, TransactionError} == set(DsqlError.__subclasses__())
     assert {OCCRetryExhausted, CommitOutcomeUnknown, DeadlineExceeded} == set(TransactionError.__subclasses__())
     assert issubclass(ConfigError, ValueError)
@@ -39,13 +39,13 @@ def test_the_tree_is_as_it_is_documented():
     ],
 )
 def test_errors_survive_pickling(error):
-    """With their message and every attribute."""
+    """A pickled error keeps its message and its attributes."""
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
 
 
 def test_a_server_error_has_its_fields_as_attributes():
-    """SQLSTATE, message, detail, hint and constraint; a missing one is empty. The text is the message and the SQLSTATE."""
+    """SQLSTATE, message, detail, hint and constraint are attributes, empty where missing; the text is message and SQLSTATE."""
     fields = {"S": "ERROR", "C": "23505", "M": "duplicate key", "D": "Key (id)=(1) exists.", "n": "accounts_pkey"}
     error = DatabaseError(fields)
     assert (error.sqlstate, error.message, error.hint) == ("23505", "duplicate key", "")

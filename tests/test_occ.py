@@ -1,4 +1,4 @@
-"""Conflicts are told from other errors, and from each other, in every driver's clothes."""
+"""Classifying errors: which are conflicts, and of which type, for the error classes of every driver."""
 
 import pickle
 
@@ -11,7 +11,7 @@ SCHEMA = "schema has been updated by another transaction, please retry: (OC001)"
 
 
 class PsycopgLike(Exception):
-    """psycopg 3 and asyncpg carry `sqlstate`."""
+    """An error with `sqlstate`, as psycopg 3 and asyncpg have it."""
 
     def __init__(self, sqlstate, message):
         super().__init__(message)
@@ -19,7 +19,7 @@ class PsycopgLike(Exception):
 
 
 class Psycopg2Like(Exception):
-    """psycopg2 carries `pgcode`."""
+    """An error with `pgcode`, as psycopg2 has it."""
 
     def __init__(self, sqlstate, message):
         super().__init__(message)
@@ -27,7 +27,7 @@ class Psycopg2Like(Exception):
 
 
 class SqlAlchemyLike(Exception):
-    """SQLAlchemy wraps the driver's error as `orig`."""
+    """An error that wraps the driver's as `orig`, as SQLAlchemy does."""
 
     def __init__(self, orig):
         super().__init__("(wrapped)")
@@ -57,26 +57,26 @@ SHAPES = [pg8000_error, PsycopgLike, Psycopg2Like, lambda *args: SqlAlchemyLike(
     ],
 )
 def test_a_conflict_is_known_by_its_sqlstate_and_marker(shape, sqlstate, message, expected):
-    """OC000 is data, OC001 schema, a bare 40001 unknown; nothing else is a conflict, whatever its text says."""
+    """OC000 is a data conflict, OC001 a schema conflict, a bare 40001 an unknown one; no other SQLSTATE is a conflict."""
     error = shape(sqlstate, message)
     assert classify_occ(error) == (OCCConflict(*expected) if expected else None)
     assert is_occ_error(error) is (expected is not None)
 
 
 @pytest.mark.parametrize("error", [None, ValueError("40001 (OC000)"), ValueError({}), Exception(), KeyError("C")])
-def test_what_no_server_said_is_no_conflict(error):
-    """Text alone does not make one."""
+def test_an_error_without_a_sqlstate_is_no_conflict(error):
+    """An exception without a SQLSTATE is not a conflict, whatever its text says."""
     assert classify_occ(error) is None
     assert not is_occ_error(error)
 
 
 def test_a_conflicts_type_is_text_for_logs():
-    """`data`, `schema`, `unknown`, as the log's `occ_type` has them."""
+    """The types print as `data`, `schema` and `unknown`, the values of `occ_type` in the log."""
     assert [str(each) for each in OCCType] == ["data", "schema", "unknown"]
 
 
 def test_an_error_of_the_server_survives_pickling():
-    """Errors cross process borders, with their fields."""
+    """A pickled `DatabaseError` keeps its fields."""
     error = pickle.loads(pickle.dumps(pg8000_error("40001", DATA)))
     assert (error.sqlstate, error.message) == ("40001", DATA)
     assert classify_occ(error) == OCCConflict(OCCType.DATA, "OC000")

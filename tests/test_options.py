@@ -1,4 +1,4 @@
-"""`ConnectOptions`: what is accepted, where each value comes from, and that a bad one is a sentence."""
+"""`ConnectOptions`: what is accepted, where each value comes from, and how a bad value is refused."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def no_aws_environment(monkeypatch, tmp_path):
 
 
 def test_a_full_endpoint_is_all_it_takes():
-    """Region from the host; the connectors' defaults for the rest."""
+    """The region comes from the host; everything else has the default that AWS's connectors have."""
     options = ConnectOptions.from_url(f"postgres://{HOST}", environ={})
     assert options == ConnectOptions(host=HOST)
     assert (options.region, options.user, options.database, options.port) == ("us-east-1", "admin", "postgres", 5432)
@@ -76,14 +76,14 @@ def test_a_full_endpoint_is_all_it_takes():
         (f"postgres://{HOST}?tokenDurationSecs=604800", {"token_duration_secs": 604_800}),
     ],
 )
-def test_a_connection_string_says_what_it_says(url, expected):
-    """AWS's connector's own cases, and more."""
+def test_a_connection_string_sets_the_options(url, expected):
+    """Each part and parameter of a URL sets its option, and what is left out keeps its default."""
     options = ConnectOptions.from_url(url, environ={})
     assert {name: getattr(options, name) for name in expected} == expected
 
 
 def test_every_part_of_a_connection_string_is_read():
-    """User, port, database and every parameter, percent-encoded or not."""
+    """User, port, database and every parameter are read, percent-encoded or not."""
     options = ConnectOptions.from_url(
         f"postgresql://my%40app@{HOST}:5433/po%73tgres?region=us-east-1&profile=de%20v&tokenDurationSecs=60&ormPrefix=orm"
         "&hostaddr=127.0.0.1&connect_timeout=2.5&sslmode=verify-full&sslrootcert=system&pipeline=off",
@@ -105,7 +105,7 @@ def test_every_part_of_a_connection_string_is_read():
 
 
 def test_a_cluster_id_becomes_the_endpoint_of_its_region():
-    """26 of a-z and 0-9, with a region from anywhere."""
+    """A host of 26 characters of a-z and 0-9 is a cluster id; its endpoint is in the region that is given."""
     assert ConnectOptions(host=CLUSTER, region="eu-west-1").host == f"{CLUSTER}.dsql.eu-west-1.on.aws"
     assert ConnectOptions.from_url(f"postgres://{CLUSTER}?region=eu-west-1", environ={}).region == "eu-west-1"
 
@@ -114,14 +114,14 @@ def test_a_cluster_id_becomes_the_endpoint_of_its_region():
     "host", ["localhost", "127.0.0.1", "::1", CLUSTER[:-1], f"{CLUSTER}x", "vpce-0a1b.dsql-fnh4.us-east-1.vpce.amazonaws.com"]
 )
 def test_no_other_name_is_taken_for_a_cluster_id(host):
-    """It stays as it is, and needs a region."""
+    """Any other host is used as it is, and needs a region."""
     assert ConnectOptions(host=host, region="us-east-1").host == host
     with pytest.raises(ConfigError, match="no region is known"):
         ConnectOptions(host=host)
 
 
 def test_the_region_comes_from_the_host_then_the_option_then_the_environment_then_the_configuration(monkeypatch, tmp_path):
-    """In this order."""
+    """The first of these sources that knows a region decides."""
     (tmp_path / "config").write_text("[default]\nregion = ap-south-1\n[profile dev]\nregion = ap-east-1\n")
     assert ConnectOptions(host=CLUSTER).region == "ap-south-1"
     assert ConnectOptions(host=CLUSTER, profile="dev").region == "ap-east-1"
@@ -134,19 +134,19 @@ def test_the_region_comes_from_the_host_then_the_option_then_the_environment_the
 
 
 def test_a_private_dns_name_of_a_cluster_tells_its_region():
-    """`<id>.dsql-<suffix>.<region>.on.aws`, as PrivateLink names it."""
+    """A PrivateLink name, `<id>.dsql-<suffix>.<region>.on.aws`, gives its region."""
     assert ConnectOptions(host=f"{CLUSTER}.dsql-fnh4.us-east-2.on.aws").region == "us-east-2"
 
 
 def test_argument_beats_url_beats_environment_beats_default():
-    """One order for every value; an empty variable is unset."""
+    """Every value is looked up in the same order, and an empty variable counts as unset."""
     environ = {"DSQL_HOST": HOST, "DSQL_USER": "from_env", "DSQL_DATABASE": "from_env", "DSQL_PORT": "1", "DSQL_HOSTADDR": ""}
     options = ConnectOptions.from_url(f"postgres://from_url@{HOST}:2", environ=environ, port=3)
     assert (options.port, options.user, options.database, options.hostaddr) == (3, "from_url", "from_env", "")
 
 
 def test_the_environment_alone_is_enough():
-    """Each field has its variable; DSQL_URL has them all; CLUSTER_ENDPOINT stands for DSQL_HOST."""
+    """Each option has its variable, DSQL_URL sets several at once, and CLUSTER_ENDPOINT stands for a missing DSQL_HOST."""
     environ = {
         "CLUSTER_ENDPOINT": "ignored.example.com",
         "DSQL_HOST": HOST,
@@ -166,7 +166,7 @@ def test_the_environment_alone_is_enough():
 
 
 def test_a_host_that_names_its_region_beats_a_region_said_below_it():
-    """A connection string for another region is no contradiction of the environment; one inside itself is."""
+    """The host's region overrides the environment's; a URL whose host and `region` differ is refused."""
     environ = {"DSQL_REGION": "eu-west-1"}
     assert ConnectOptions.from_url(f"postgres://{HOST}", environ=environ).region == "us-east-1"
     with pytest.raises(ConfigError, match="'eu-west-1', but the host .* is in 'us-east-1'"):
@@ -208,7 +208,7 @@ def test_a_host_that_names_its_region_beats_a_region_said_below_it():
     ],
 )
 def test_a_bad_connection_string_is_one_sentence(url, sentence):
-    """What was wrong, what is accepted, what to do; and no password."""
+    """The error is one line that says what was wrong and what is accepted, and never has the password in it."""
     with pytest.raises(ConfigError, match=sentence) as caught:
         ConnectOptions.from_url(url, environ={})
     assert "hunter2" not in str(caught.value)
@@ -236,7 +236,7 @@ def test_a_bad_connection_string_is_one_sentence(url, sentence):
     ],
 )
 def test_a_bad_option_is_one_sentence(changes, sentence):
-    """By name, with the value and what is accepted."""
+    """The error names the option and its value, and says what is accepted."""
     with pytest.raises(ConfigError, match=sentence):
         ConnectOptions(**{"host": HOST, **changes})
 
@@ -252,14 +252,14 @@ def test_a_bad_option_is_one_sentence(changes, sentence):
     ],
 )
 def test_a_bad_variable_is_named(environ, sentence):
-    """The variable's own name stands in the sentence."""
+    """The error names the environment variable, not the option."""
     with pytest.raises(ConfigError, match=sentence):
         ConnectOptions.from_env(environ)
 
 
 @given(st.text(max_size=80), st.sampled_from(["", "postgres://", "postgresql://", f"postgres://{HOST}/", f"postgres://{HOST}?"]))
 def test_no_text_makes_the_parser_raise_anything_else(text, start):
-    """Only `ConfigError` ever comes out."""
+    """A random text is either read or refused with `ConfigError`."""
     try:
         ConnectOptions.from_url(start + text, environ={"AWS_REGION": "us-east-1"}, region="us-east-1")
     except ConfigError:
@@ -267,7 +267,7 @@ def test_no_text_makes_the_parser_raise_anything_else(text, start):
 
 
 def test_options_are_a_value():
-    """Frozen, equal by content, hashable; `replace` validates again."""
+    """Options are frozen, equal by content and hashable; `replace` validates again."""
     options = ConnectOptions(host=HOST)
     assert hash(options) == hash(ConnectOptions(host=HOST))
     assert len({options, ConnectOptions(host=HOST), options.replace(credentials={}), options.replace(credentials=[])}) == 3
@@ -280,25 +280,25 @@ def test_options_are_a_value():
 
 
 def test_a_variable_of_somebody_else_is_not_ours():
-    """Only what is nearly one of ours is refused."""
+    """An unknown DSQL_ variable is ignored unless its name is close to a known one."""
     assert ConnectOptions.from_env({"DSQL_HOST": HOST, "DSQL_CLUSTER_ARN": "x", "DSQL_CONNECT_AT_INIT": "0"}).host == HOST
 
 
 def test_none_means_not_given():
-    """So that a variable that may be absent can be passed on."""
+    """None stands for an option that is not given, so a variable that may be absent can be passed on."""
     absent: dict[str, Any] = {"region": None, "profile": None, "orm_prefix": None}
     assert ConnectOptions(host=HOST, **absent) == ConnectOptions(host=HOST)
 
 
 def test_the_application_name_says_who_connects():
-    """`<ormPrefix>:dsql-lambda/<version>`."""
+    """The default is `<ormPrefix>:dsql-lambda/<version>`; `application_name` overrides it."""
     assert ConnectOptions(host=HOST).resolved_application_name == f"dsql-lambda/{__version__}"
     assert ConnectOptions(host=HOST, orm_prefix="orm").resolved_application_name == f"orm:dsql-lambda/{__version__}"
     assert ConnectOptions(host=HOST, application_name="mine").resolved_application_name == "mine"
 
 
 def test_the_repr_shows_what_differs_and_no_secret():
-    """Credentials and certificates are not for logs."""
+    """The repr shows the options that differ from the defaults, without credentials and certificates."""
     options = ConnectOptions(host=HOST, port=1, credentials=lambda: "hunter2", sslrootcert="-----BEGIN CERTIFICATE-----")
     assert repr(options) == (
         f"ConnectOptions(host='{HOST}', port=1, region='us-east-1', credentials=<given>, sslrootcert=<PEM text>)"

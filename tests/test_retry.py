@@ -1,4 +1,4 @@
-"""`OCCRetryConfig`: the connectors' defaults, bounds and formula, delays that keep their jitter, and Lambda's own policy."""
+"""`OCCRetryConfig`: its defaults, bounds and delays, and the policy for Lambda."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from dsql_lambda.attempt import Ending, Outcome, run_attempts
 
 
 def test_the_defaults_are_the_connectors():
-    """Three attempts, 1 to 100 ms and doubling, a quarter of additive jitter."""
+    """The defaults are three attempts, delays that double from 1 ms to 100 ms, and up to 25 % of jitter."""
     config = OCCRetryConfig()
     assert (config.max_attempts, config.base_delay_ms, config.max_delay_ms, config.jitter_factor) == (3, 1.0, 100.0, 0.25)
     assert (config.jitter, config.immediate_schema_retry, config.backoff) == ("additive", False, "exponential")
@@ -27,12 +27,12 @@ def test_the_defaults_are_the_connectors():
     ],
 )
 def test_the_delay_doubles_up_to_its_cap_and_jitter_comes_on_top(attempt, random, expected_ms):
-    """min(base * 2^(attempt - 1), max), plus 0 to `jitter_factor` of it: the connectors' formula."""
+    """The delay is min(base * 2^(attempt - 1), max), plus 0 to `jitter_factor` times that, as in AWS's connectors."""
     assert OCCRetryConfig().delay(attempt, OCCType.DATA, lambda: random) * 1000 == pytest.approx(expected_ms)
 
 
 def test_a_delay_is_not_cut_to_whole_milliseconds():
-    """At 1 ms the jitter is still there: ten draws give ten delays."""
+    """Delays of 1 ms differ by their jitter: ten random numbers give ten delays."""
     draws = iter([each / 10 for each in range(10)])
     delays = {OCCRetryConfig().delay(1, OCCType.DATA, lambda: next(draws)) for _ in range(10)}
     assert len(delays) == 10
@@ -40,14 +40,14 @@ def test_a_delay_is_not_cut_to_whole_milliseconds():
 
 
 def test_full_jitter_draws_from_zero_to_the_capped_delay():
-    """The draw is the share of the delay that is waited."""
+    """With full jitter the random number is the share of the capped delay."""
     config = OCCRetryConfig(base_delay_ms=10, max_delay_ms=40, jitter="full")
     assert [config.delay(attempt, OCCType.DATA, lambda: 0.5) for attempt in (1, 2, 3, 4)] == [0.005, 0.01, 0.02, 0.02]
     assert config.delay(1, OCCType.DATA, lambda: 0.0) == 0.0
 
 
 def test_the_first_schema_conflict_can_be_retried_at_once():
-    """The same session's next try clears an OC001; a second one waits."""
+    """The first retry after an OC001 has no delay, since the session then knows the new schema; the second has one."""
     config = OCCRetryConfig(immediate_schema_retry=True)
     assert config.delay(1, OCCType.SCHEMA, lambda: 0.0) == 0.0
     assert config.delay(2, OCCType.SCHEMA, lambda: 0.0) == 0.002
@@ -68,7 +68,7 @@ def test_the_first_schema_conflict_can_be_retried_at_once():
 )
 @pytest.mark.parametrize("attempt", [1, 2, 50, 1000])
 def test_a_proportional_delay_follows_from_the_transactions_own_time(attempt, elapsed, lasted, remaining, expected_ms):
-    """Which attempt it was does not count; the jitter comes on top, as it does for the doubling one."""
+    """The delay does not depend on the number of the attempt; the jitter is added to it."""
     config = OCCRetryConfig(backoff="proportional", max_delay_ms=1400, jitter_factor=0.5)
     draws = [0.0, 0.5, 1.0]
     random = iter(draws).__next__
@@ -77,7 +77,7 @@ def test_a_proportional_delay_follows_from_the_transactions_own_time(attempt, el
 
 
 def test_lambda_has_its_own_policy_bounded_by_the_deadline():
-    """Proportional delays and as much again of jitter, an OC001 at once, as many attempts as there is time for."""
+    """The policy for Lambda: proportional delays, 100 % of jitter, an immediate retry of OC001, attempts until the deadline."""
     assert OCCRetryConfig.for_lambda() == OCCRetryConfig(
         max_attempts=None,
         max_delay_ms=1000,
@@ -88,14 +88,14 @@ def test_lambda_has_its_own_policy_bounded_by_the_deadline():
 
 
 def test_attempts_are_bounded_by_their_number_or_by_the_deadline_alone():
-    """None leaves it to the deadline; where there is none, it is a hundred."""
+    """`max_attempts=None` allows attempts until the deadline, and 100 where there is none."""
     assert [OCCRetryConfig(max_attempts=3).allows_another(attempt, 9.0) for attempt in (1, 2, 3)] == [True, True, False]
     assert OCCRetryConfig(max_attempts=None).allows_another(100_000, 0.1)
     assert [OCCRetryConfig(max_attempts=None).allows_another(attempt) for attempt in (1, 99, 100)] == [True, True, False]
 
 
 class Clock:
-    """Simulated seconds, and attempts that take them."""
+    """A simulated clock, and attempts that take simulated time."""
 
     def __init__(self):
         self.now = 100.0
@@ -106,7 +106,7 @@ class Clock:
         self.now += seconds
 
     def run(self, outcome, *, lasts, deadline_at):
-        """Make attempts that all end the same way, by Lambda's policy without its jitter."""
+        """Run attempts that all end with `outcome`, by the policy for Lambda without its jitter."""
 
         def attempt_once(_):
             self.now += lasts
@@ -126,7 +126,7 @@ CONFLICT = Outcome(ending=Ending.CONFLICT, conflict=OCCConflict(OCCType.DATA, "O
 
 
 def test_the_loop_measures_what_the_delays_follow_from():
-    """An eighth of what has passed since the first attempt began, up to five of the 8 ms that each lasts."""
+    """The delay is an eighth of the time since the first attempt began, and at most five times an attempt's 8 ms."""
     clock = Clock()
     with pytest.raises(OCCRetryExhausted):
         clock.run(CONFLICT, lasts=0.008, deadline_at=110)
@@ -135,7 +135,7 @@ def test_the_loop_measures_what_the_delays_follow_from():
 
 
 def test_with_a_deadline_attempts_follow_each_other_until_it_comes():
-    """More than a hundred, ever closer towards the end."""
+    """More than a hundred attempts are made, with shorter delays towards the deadline."""
     clock = Clock()
     with pytest.raises(OCCRetryExhausted) as raised:
         clock.run(CONFLICT, lasts=0.008, deadline_at=110)
@@ -146,7 +146,7 @@ def test_with_a_deadline_attempts_follow_each_other_until_it_comes():
 
 
 def test_without_a_deadline_a_hundred_attempts_are_made():
-    """A loop that nothing else bounds must end."""
+    """Without a deadline the loop ends after 100 attempts."""
     clock = Clock()
     with pytest.raises(OCCRetryExhausted) as raised:
         clock.run(CONFLICT, lasts=0.008, deadline_at=float("inf"))
@@ -154,7 +154,7 @@ def test_without_a_deadline_a_hundred_attempts_are_made():
 
 
 def test_a_lost_connection_is_tried_less_and_less_often():
-    """Only a conflict says by its duration, and by the time that is left, how soon a retry is worth while."""
+    """After a lost connection the delays grow up to `max_delay_ms`, however short the attempts were."""
     clock = Clock()
     with pytest.raises(DeadlineExceeded):
         clock.run(Outcome(ending=Ending.BROKEN, error=OSError()), lasts=0.0001, deadline_at=110)
@@ -183,12 +183,12 @@ def test_a_lost_connection_is_tried_less_and_less_often():
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_name(field, value):
-    """The sentence names the field and the value."""
+    """The error names the field."""
     with pytest.raises(ConfigError, match=field):
         OCCRetryConfig(**{field: value})
 
 
 def test_bounds_are_checked_on_the_resolved_values():
-    """A base above the default cap is refused although the cap was not given."""
+    """A `base_delay_ms` above the default `max_delay_ms` is refused although `max_delay_ms` was not given."""
     with pytest.raises(ConfigError, match="max_delay_ms"):
         OCCRetryConfig(base_delay_ms=5000)

@@ -1,4 +1,4 @@
-"""The token: equal to botocore's byte for byte, made without it, and never shown."""
+"""The token: it equals botocore's byte for byte, is made without botocore, and is never shown."""
 
 import datetime
 import os
@@ -24,7 +24,7 @@ REGIONS = ["us-east-1", "us-west-2", "eu-central-1", "ap-northeast-3", "us-gov-w
 
 @pytest.fixture(scope="module")
 def peer():
-    """boto3's own token, at a moment: botocore's clock is set where it reads it."""
+    """A function that makes boto3's token for a given time, by setting the clock that botocore reads."""
     session = boto3.Session(region_name="us-east-1")
     clients = {}
 
@@ -61,7 +61,7 @@ def peer():
 def test_a_token_is_botocores_byte_for_byte(
     peer, cluster, region, user, access_key, secret_key, session_token, duration_secs, at
 ):
-    """1,000 random hosts, regions, users, keys, session tokens, durations and moments."""
+    """For 1,000 random hosts, regions, users, keys, session tokens, durations and times both tokens are equal."""
     host = f"{cluster}.dsql.{region}.on.aws"
     credentials = Credentials(access_key=access_key, secret_key=secret_key, session_token=session_token)
     action = "DbConnectAdmin" if user == "admin" else "DbConnect"
@@ -88,7 +88,7 @@ def test_the_environments_credentials_are_signed_with_no_import_of_boto3():
 
 
 def test_an_explicit_profile_beats_the_environments_credentials(tmp_path, monkeypatch):
-    """As AWS's own tools do it: the profile is asked for by name."""
+    """A profile that is given as an option is used, as in AWS's tools, also where the environment has credentials."""
     (tmp_path / "credentials").write_text("[dev]\naws_access_key_id = AKIADEV\naws_secret_access_key = devsecret\n")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
@@ -98,7 +98,7 @@ def test_an_explicit_profile_beats_the_environments_credentials(tmp_path, monkey
 
 
 def test_an_unknown_profile_is_a_token_error(tmp_path, monkeypatch):
-    """The sentence names it."""
+    """The error names the profile."""
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(TokenError, match="nobody"):
@@ -106,7 +106,7 @@ def test_an_unknown_profile_is_a_token_error(tmp_path, monkeypatch):
 
 
 def test_no_credentials_anywhere_is_a_token_error(tmp_path, monkeypatch):
-    """It says what was looked for and what to set."""
+    """The error says what was looked for and what to set."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
@@ -134,19 +134,19 @@ class Provider:
     ],
 )
 def test_given_credentials_of_every_kind_are_read(source, access_key):
-    """A session, credentials, a provider, a callable, our own."""
+    """boto3's session, botocore's credentials and providers, a callable, and `Credentials` are all accepted."""
     assert Signer(ConnectOptions(host=HOST, credentials=source)).credentials().access_key == access_key
 
 
 @pytest.mark.parametrize("source", ["AKIA:secret", 7, lambda: None, botocore.credentials.Credentials("", "")])
 def test_what_is_no_credentials_is_a_token_error(source):
-    """It says what can be given."""
+    """Anything else is refused with an error that says what can be given."""
     with pytest.raises(TokenError, match="given credentials"):
         ConnectOptions(host=HOST, credentials=source).token()
 
 
 def test_a_token_dies_with_the_credentials_that_signed_it():
-    """`expires_at` is the sooner of the two."""
+    """`expires_at` is the end of the duration or of the credentials, whichever comes first."""
     later = time.time() + 60
     credentials = Credentials(access_key="A", secret_key="s", expires_at=later)
     token = ConnectOptions(host=HOST, credentials=credentials).token()
@@ -156,7 +156,7 @@ def test_a_token_dies_with_the_credentials_that_signed_it():
 
 
 def test_a_token_is_kept_until_a_fifth_of_its_life_is_left_or_the_credentials_changed():
-    """And is forgotten on demand, after the server called it expired."""
+    """A signer signs anew after 80 % of the duration, with new credentials, and after `forget`."""
     now = [1000.0]
     environment = {"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": SECRET}
     signer = Signer(ConnectOptions(host=HOST), clock=lambda: now[0], environ=environment)
@@ -174,7 +174,7 @@ def test_a_token_is_kept_until_a_fifth_of_its_life_is_left_or_the_credentials_ch
 
 
 def test_no_repr_shows_a_secret():
-    """Neither the token's, nor the credentials', nor the options'."""
+    """Neither token, credentials, options nor signer show the secret key, the session token or the signature."""
     credentials = Credentials(access_key="AKIA", secret_key=SECRET, session_token=SESSION_TOKEN)
     options = ConnectOptions(host=HOST, credentials=credentials)
     shown = f"{credentials!r} {options!r} {options.token()!r} {Signer(options)!r}"
@@ -185,7 +185,7 @@ def test_no_repr_shows_a_secret():
 
 
 def test_the_module_prints_a_token_for_psql(capsys, monkeypatch):
-    """`python -m dsql_lambda.token <url>`."""
+    """`python -m dsql_lambda.token <url>` prints a token for the URL's user."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     assert main([f"postgres://app@{HOST}/postgres"]) == 0
@@ -193,7 +193,7 @@ def test_the_module_prints_a_token_for_psql(capsys, monkeypatch):
 
 
 def test_the_module_says_what_is_missing_in_one_line(capsys, monkeypatch):
-    """No traceback."""
+    """A missing host is one line on standard error and exit code 1, without a traceback."""
     monkeypatch.setattr(os, "environ", {})
     assert main([]) == 1
     assert capsys.readouterr().err.startswith("dsql_lambda.token: no host: set DSQL_HOST")
