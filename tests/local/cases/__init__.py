@@ -3,9 +3,9 @@
 An answer is the command tag of a success, or the SQLSTATE and the message of an error. `test_cases` runs every table. A `Case` is
 run in a transaction that is rolled back, on the objects of `SETUP`; a `Script` commits, on the objects of `SCRIPT_SETUP`.
 
-What was recorded on a cluster is the answer to another statement of the same kind. The pages of the Aurora DSQL User Guide are
-named by their file. `WORDED_AFTER` means that DSQL refuses the statement, or probably does, and that its message is not known: it
-is put as a recorded message of the same kind.
+`RECORDED`: this answer was recorded for another statement of the same kind. The pages of the Aurora DSQL User Guide are named by
+their file. `WORDED_AFTER`: DSQL refuses the statement, or probably does, and its message is not known: ours has the form of a
+recorded one.
 """
 
 from collections.abc import Iterator, Sequence

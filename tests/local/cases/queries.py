@@ -290,7 +290,7 @@ CASES = [
     ),
     *each(POSTGREST, "SELECT 1", "SELECT to_tsvector('simple', 'a b') @@ plainto_tsquery('simple', 'b')"),
     *each(ISSUES, "0A000 function pg_try_advisory_lock not supported", "SELECT pg_catalog.pg_try_advisory_lock(1, 2)"),
-    *each(RECORDED, "42809 sys.wait_for_job(unknown) is a procedure", "SELECT sys.wait_for_job('x')"),
+    *each(WORDED_AFTER, "42809 sys.wait_for_job(unknown) is a procedure", "SELECT sys.wait_for_job('x')"),
     *each(LINTER, "DEALLOCATE ALL", "DEALLOCATE PREPARE ALL"),
     *each(SQL_FEATURES, "EXPLAIN", "EXPLAIN (ANALYZE, VERBOSE, FORMAT JSON) SELECT 1", "EXPLAIN INSERT INTO thing SELECT 1"),
     *each(SQL_FEATURES, "ANALYZE", "ANALYZE public.thing", "ANALYZE thing, holder"),
