@@ -48,7 +48,7 @@ PLACEHOLDERS = {
     "subscript": ("t[:a], t[:a][:b]", "t[$1], t[$1][$2]", "a b"),
     "cast inside of brackets": ("t[1::int], t[:a::int]", "t[1::int], t[$1::int]", "a"),
     "a keyword inside of parentheses in brackets": ("t[(SELECT:a)]", "t[(SELECT $1)]", "a"),
-    "a decimal number": ("t[1.:n], t[1.5:n], t[.5:n] = :a", "t[1.:n], t[1.5:n], t[.5:n] = $1", "a"),
+    "a decimal number": ("t[1.5:n], t[.5:n], t[1e5:n] = :a", "t[1.5:n], t[.5:n], t[1e5:n] = $1", "a"),
     "JSON": ("json_object('a':x, 'b': :b, \"k\":1, :k:2)", "json_object('a':x, 'b': $1, \"k\":1, $2:2)", "b k"),
     "JSON with prefixed strings": (
         r"json_object(k:e'it\'s :x', 'l':E'\\', m:N'x' || :b)",
@@ -61,9 +61,11 @@ PLACEHOLDERS = {
     "backslashes are ordinary": (r"'\' = :a AND '\\' = :b", r"'\' = $1 AND '\\' = $2", "a b"),
     "escape string": (r"E'it\'s :x' || e'\\' || :a", r"E'it\'s :x' || e'\\' || $1", "a"),
     "escape string with doubled quotes": (r"E''':x\'''' || :a", r"E''':x\'''' || $1", "a"),
+    "escape string, doubled quote first": (r"E'a''b\':x' || :a", r"E'a''b\':x' || $1", "a"),
     "escape string over lines": ("E'a'  -- it's\n\n '\\':x' || :a", "E'a'  -- it's\n\n '\\':x' || $1", "a"),
     "escape string, and another string on its line": (r"E'a' '\' || :a", r"E'a' '\' || $1", "a"),
     "an E that ends a word": (r"name'\' || :a", r"name'\' || $1", "a"),
+    "an E that begins a word": (r"e1'\' || Ende'\' || :a", r"e1'\' || Ende'\' || $1", "a"),
     "an E behind a dollar or a digit": (r"a$e'\' || a1e'\' || :a", r"a$e'\' || a1e'\' || $1", "a"),
     "bit, national and Unicode strings": (r"B'1', X'f', N'\', U&'\' || :a", r"B'1', X'f', N'\', U&'\' || $1", "a"),
     "quoted identifier": ('"a:x", "it""s :x", U&"\\:x" = :a', '"a:x", "it""s :x", U&"\\:x" = $1', "a"),
@@ -94,13 +96,17 @@ PLACEHOLDERS = {
 # Faults of others that were reported in public: by where, the text in short, as it is sent, and the names.
 REPORTED = {
     "sqlalchemy#11309": ("SELECT CAST(:p::VARCHAR[] AS text)", "SELECT CAST($1::VARCHAR[] AS text)", "p"),
-    "asyncpgsa#80": ("generate_series(:m::date, :n::date, '1 d'::interval)", "generate_series($1::date, $2::date, '1 d'::interval)", "m n"),
+    "asyncpgsa#80": (
+        "generate_series(:m::date, :n::date, '1 d'::interval)",
+        "generate_series($1::date, $2::date, '1 d'::interval)",
+        "m n",
+    ),
     "spring-framework#20887": ("UPDATE t SET name = array[:param]", "UPDATE t SET name = array[$1]", "param"),
     "spring-framework#12613": ("SELECT -- of it \n'B' WHERE y > :y", "SELECT -- of it \n'B' WHERE y > $1", "y"),
     "spring-framework#21055": ("SELECT $$ :x $$, :a", "SELECT $$ :x $$, $1", "a"),
     "jdbi#1387": ("actions[1:array_position(actions, plan) - 1] = :a", "actions[1:array_position(actions, plan) - 1] = $1", "a"),
     "jdbi#1681": ("matches[1:5] = :a", "matches[1:5] = $1", "a"),
-    "jdbi#1731": ("WHERE \n-- no'\nid = :id AND d ->> 'type' = :type", "WHERE \n-- no'\nid = $1 AND d ->> 'type' = $2", "id type"),
+    "jdbi#1731": ("WHERE \n-- no'\nid = :id AND d ->> 't' = :t", "WHERE \n-- no'\nid = $1 AND d ->> 't' = $2", "id t"),
     "jdbi#432": ("SET a := :a", "SET a := $1", "a"),
     "jdbi#2481": (":foo->>'x'", "$1->>'x'", "foo"),
     "jdbi#350": ("INSERT INTO 数据(编号) VALUES(:编号)", "INSERT INTO 数据(编号) VALUES($1)", "编号"),
@@ -109,16 +115,16 @@ REPORTED = {
     "tinypg#2": ("'2025-02-15 00:00:00'::timestamptz < :t", "'2025-02-15 00:00:00'::timestamptz < $1", "t"),
     "sqlx#983": ("SELECT :boundary::jsonb", "SELECT $1::jsonb", "boundary"),
     "sqlx#180": ("to_date('23/10 23:59', 'DD/MM HH24:MI') = :a", "to_date('23/10 23:59', 'DD/MM HH24:MI') = $1", "a"),
-    "doctrine/dbal#3640": (r"a LIKE :a ESCAPE '\' AND b LIKE :b ESCAPE '\'", r"a LIKE $1 ESCAPE '\' AND b LIKE $2 ESCAPE '\'", "a b"),
+    "doctrine/dbal#3640": (r"LIKE :a ESCAPE '\' AND b LIKE :b ESCAPE '\'", r"LIKE $1 ESCAPE '\' AND b LIKE $2 ESCAPE '\'", "a b"),
     "doctrine/dbal#2295": ("jsonb_exists_any(a.b, ARRAY[:p])", "jsonb_exists_any(a.b, ARRAY[$1])", "p"),
-    "named-placeholders#9": (":f -- the row's\n, :f -- another row's\n, :g", "$1 -- the row's\n, $1 -- another row's\n, $2", "f g"),
+    "named-placeholders#9": (":f -- the row's\n, :f -- a row's\n, :g", "$1 -- the row's\n, $1 -- a row's\n, $2", "f g"),
     "node-mysql2#776": ("/*:active is not read*/ :id, :active", "/*:active is not read*/ $1, $2", "id active"),
     "pgjdbc#4363": ("/*/ ' :x */ :a", "/*/ ' :x */ $1", "a"),
     "jOOQ#20249": ("1 /* a /**/ :x */, :a", "1 /* a /**/ :x */, $1", "a"),
     "Kilo#92": ("-- the colon: here\nname || ':' || :v", "-- the colon: here\nname || ':' || $1", "v"),
     "knex documentation#19": (":v::bigint", "$1::bigint", "v"),
     "dbeaver#5440": ("(regexp_split_to_array(x, ''))[: n] = :a", "(regexp_split_to_array(x, ''))[: n] = $1", "a"),
-    "shardingsphere#16136": ('/*$0*/ "t$0" -- $0 \n = :a, \'a$9\' /* $0 /* $0 */ */', '/*$0*/ "t$0" -- $0 \n = $1, \'a$9\' /* $0 /* $0 */ */', "a"),
+    "shardingsphere#16136": ('/*$0*/ "t$0" -- $0 \n = :a /* $0 /* $0 */ */', '/*$0*/ "t$0" -- $0 \n = $1 /* $0 /* $0 */ */', "a"),
 }  # fmt: skip
 
 
@@ -129,7 +135,9 @@ def test_placeholders_are_numbered(text, sent, names):
     assert (query.text, " ".join(query.names)) == (sent, names)
 
 
-@pytest.mark.parametrize("text", [*(text for text, *_ in [*PLACEHOLDERS.values(), *REPORTED.values()]), "SELECT $1", "x :", "a$1"])
+@pytest.mark.parametrize(
+    "text", [*(text for text, *_ in [*PLACEHOLDERS.values(), *REPORTED.values()]), "SELECT $1", "x :", "a$1"]
+)
 def test_a_text_without_parameters_is_sent_as_it_is(text):
     """Slices, times, URLs and JSON need no thought where there is nothing to put in."""
     query, values = bind(text, {})
@@ -262,8 +270,8 @@ def test_no_spelling_of_a_transaction_command_gets_past(word, spelling):
 
 @pytest.mark.parametrize(
     "text",
-    ["SELECT 1", "ending()", "SAVEPOINT a", "RELEASE a", "/* COMMIT */ SELECT 1", "-- COMMIT", "/* /* */ COMMIT */ SELECT 1", "", '"end"'],
-)  # fmt: skip
+    ["SELECT 1", "ending()", "SAVEPOINT a", "RELEASE a", "/* COMMIT */ SELECT 1", "/* /* */ COMMIT */ SELECT 1", "", '"end"'],
+)
 def test_other_statements_are_not_refused(text):
     """A savepoint does not end the transaction; DSQL has none, and says so itself."""
     assert refused_word(text) == ""
@@ -275,12 +283,7 @@ def test_other_statements_are_not_refused(text):
 class Measured(str):
     """A text that counts the characters that are looked at, in its indexes, slices, searches and comparisons."""
 
-    __slots__ = ("looked_at",)
-
-    def __new__(cls, text):
-        self = super().__new__(cls, text)
-        self.looked_at = 0
-        return self
+    looked_at = 0
 
     def __getitem__(self, key: SupportsIndex | slice) -> str:
         found = super().__getitem__(key)

@@ -8,12 +8,12 @@ https://www.postgresql.org/docs/current/sql-syntax-lexical.html
                 (any character beyond ASCII is one), digits and underscores, no digit first. The same name is the same value.
     '…' "…"     what stands in strings, quoted identifiers, dollar quotes and comments is text
     :: :=       a cast and a named argument, wherever two such characters meet: `[1::n]` casts
-    [1:n]       no placeholder: the colon comes right after an expression (a number, a string, a quoted identifier, `)`, `]`,
-                a placeholder, or inside of brackets a word), so it separates two of them, as in `[a:b]`, `['a':b]`
-    [:n]        a placeholder, as is `[1: :n]`; a slice up to the column n is `[: n]`: a space after a colon, and it separates
+    [1:n]       no placeholder. A colon right after an expression separates: after a number, a string, a quoted identifier,
+                `)`, `]`, a placeholder, and in brackets after a word, as in `[a:b]`. So does one with a space after it
+    [:n]        a placeholder, as is `[1: :n]`; a slice up to the column n is `[: n]`
     $1          a numbered placeholder takes the parameters in the order of the call, as pg8000 has it; not beside `:name`
 
-A text without parameters is not read and not changed. One that PostgreSQL refuses (an open string) is left to PostgreSQL.
+A text without parameters is sent as it is. One that PostgreSQL refuses, as for an open string, is left to PostgreSQL.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _ASCII = "\x7f"  # beyond it, every character is a letter to PostgreSQL
 _NEWLINE = "\n\r"
 _BLANK = " \t\f\v" + _NEWLINE  # the vertical tab since PostgreSQL 17; before, it is a syntax error
 
-# What ends or changes the transaction. PREPARE TRANSACTION ends it. A SAVEPOINT, its RELEASE and SET TRANSACTION leave it
-# open, and DSQL refuses them in its own words; ROLLBACK TO begins with ROLLBACK.
+# What begins or ends a transaction: PREPARE TRANSACTION ends it, ROLLBACK TO begins with ROLLBACK. SAVEPOINT, RELEASE and SET
+# TRANSACTION leave it open, and DSQL refuses them in its own words.
 _REFUSED = frozenset({"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "PREPARE"})
 
 
@@ -211,12 +211,12 @@ def _marks(sql: str) -> Iterator[tuple[int, int]]:  # noqa: PLR0912 - one case f
         start, character = at, sql[at]
         at += 1
         if character == ":":
-            if sql.startswith((":", "="), at):
+            if sql.startswith(":", at):
                 at += 1
                 continue
             if expression_end != start and (word_end != start or brackets[-1:] != ["["]) and sql[at : at + 1] not in _DIGITS:
                 after = _past(_NAME, sql, at)
-                if not sql.startswith("'", after):  # else it is a colon and a string with a prefix, as E'…'
+                if after > at and not sql.startswith("'", after):  # `:e'…'` is a colon and a string with a prefix
                     at = expression_end = after
             yield start, at
         elif character in _LETTERS or character > _ASCII:
@@ -224,10 +224,7 @@ def _marks(sql: str) -> Iterator[tuple[int, int]]:  # noqa: PLR0912 - one case f
             if character in "eE" and at == start + 1 and sql.startswith("'", at):
                 at = expression_end = _past_escapes(sql, at)
         elif character in _DIGITS:
-            at = _past(_NAME, sql, at)
-            if sql.startswith(".", at) and not sql.startswith("..", at):
-                at = _past(_NAME, sql, at + 1)
-            expression_end = at
+            at = expression_end = _past(_NAME, sql, at)
         elif character not in _OTHERS:
             pass
         elif character in "([":
@@ -296,13 +293,14 @@ def _past_escapes(sql: str, start: int) -> int:
     """Past a string whose opening quote, after an E, is at `start`, and past what continues it on another line."""
     at, end = start + 1, len(sql)
     while at < end:
-        if sql[at] == "\\" or sql.startswith("''", at):
+        if sql[at] == "\\":
             at += 2
-            continue
-        at += 1
-        if sql[at - 1] == "'":
+        elif sql[at] != "'":
+            at += 1
+        else:
+            at += 1
             continued = _past_line(sql, at)
-            if not sql.startswith("'", continued):
+            if not sql.startswith("'", continued):  # a doubled quote goes on too
                 return at
             at = continued + 1
     return end
