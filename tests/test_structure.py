@@ -25,6 +25,7 @@ ORDER = [
     "retry",
     "refusal",
     "wire",
+    "sql",
     "rows",
     "driver",
     "link",
