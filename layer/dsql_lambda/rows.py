@@ -1,19 +1,29 @@
-"""Rows out of whole buffers: DataRow messages, and the text that PostgreSQL writes values in.
+"""Rows out of whole buffers: DataRow messages, cut into values that are read column by column.
 
-Knows nothing of sockets, flights or statements. A buffer is cut into values by its length fields, and the values are
-converted column by column, so that what Python does for each of them is one call of something written in C. Values and
-types are those of pg8000's own converters: each fast one here stands for one of pg8000's functions, does what that one
-does for the forms that PostgreSQL usually writes, and leaves the rest to it. An adapter of the user's is called as it is.
+Knows nothing of sockets, flights or statements. A buffer is cut by its length fields, and a column's values are read together,
+so that what Python does for each of them is one call of something written in C. Each fast reader here stands for one of
+module `values` and gives the same values. An adapter of the user's is called as it is.
 https://www.postgresql.org/docs/current/protocol-message-formats.html#PROTOCOL-MESSAGE-FORMATS-DATAROW
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime
 from struct import Struct
 
-from .driver import converters
+from .values import (
+    read_bool,
+    read_bytea,
+    read_date,
+    read_float,
+    read_integer,
+    read_json,
+    read_numeric,
+    read_text,
+    read_timestamp,
+    read_uuid,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +73,7 @@ class Decoder:
         self._columns: list[Column] = []
 
     def decode(self, values: Sequence[str | None], count: int, functions: Sequence[Callable[[str], Any]]) -> list[list[Any]]:
-        """The rows, given pg8000's or the user's function for each column. Raises what one of them raises."""
+        """The rows, given the function for each column, ours or the user's. Raises what one of them raises."""
         if self._functions is not functions:  # another statement's answer has begun
             self._functions = functions
             self._columns = columns_for(functions, self._encoding)
@@ -84,22 +94,18 @@ def _decoded(values: Sequence[Any], column: Column) -> list[Any]:
 
 
 def columns_for(functions: Sequence[Callable[[str], Any]], encoding: str) -> list[Column]:
-    """How to convert each column, given pg8000's (or the user's) function for it and the connection's encoding."""
-    if encoding not in {"utf8", "utf-8"}:
-        return [_each(function, encoding) for function in functions]
-    return [_FAST.get(id(function)) or _each(function, encoding) for function in functions]
+    """How to convert each column, given the function for it and the connection's encoding."""
+    if encoding in {"utf8", "utf-8"}:
+        return [_FAST.get(id(function)) or _each(function, _texts) for function in functions]
+    return [_each(function, lambda texts: [str(text.encode("latin-1"), encoding) for text in texts]) for function in functions]
 
 
-def _each(function: Callable[[str], Any], encoding: str) -> Column:
-    """Any function of one text, as pg8000 calls it."""
-
-    def column(texts: Texts) -> list[Any]:
-        return [function(str(text.encode("latin-1"), encoding)) for text in texts]
-
-    return column
+def _each(function: Callable[[str], Any], as_texts: Column) -> Column:
+    """Any function of one text."""
+    return lambda texts: list(map(function, as_texts(texts)))
 
 
-def _strings(texts: Texts) -> list[Any]:
+def _texts(texts: Texts) -> list[Any]:
     if "".join(texts).isascii():
         return texts
     return [text if text.isascii() else text.encode("latin-1").decode() for text in texts]
@@ -109,18 +115,20 @@ def _booleans(texts: Texts) -> list[Any]:
     return [text == "t" for text in texts]
 
 
-def _bytes(texts: Texts) -> list[Any]:
-    return [bytes.fromhex(text[2:]) for text in texts]
+def _byteas(texts: Texts) -> list[Any]:
+    return [bytes.fromhex(text[2:]) if text[:2] == "\\x" else read_bytea(text) for text in texts]
 
 
 def _jsons(texts: Texts) -> list[Any]:
     """All values as one array: the decoder is entered once."""
-    strings = _strings(texts)
+    from json import loads  # noqa: PLC0415 - for those who have some
+
+    strings = _texts(texts)
     try:
-        decoded = converters.loads(f"[{','.join(strings)}]")
+        decoded = loads(f"[{','.join(strings)}]")
     except ValueError:
         decoded = ()
-    return decoded if len(decoded) == len(texts) else [converters.json_in(text) for text in strings]
+    return decoded if len(decoded) == len(texts) else list(map(loads, strings))
 
 
 _new = object.__new__
@@ -140,38 +148,18 @@ def _uuids(texts: Texts) -> list[Any]:
     return uuids
 
 
-# pg8000 reads dates and times by `strptime`, and where that fails (other DateStyles, years past 9999 or BC, `infinity`,
-# offsets with minutes) by dateutil, or leaves the text. `fromisoformat` reads the usual form to the same value; of the rest
-# it refuses all but what is held back below.
-
-
 def _dates(texts: Texts) -> list[Any]:
     try:
         return list(map(date.fromisoformat, texts))
     except ValueError:
-        return [converters.date_in(text) for text in texts]
-
-
-def _times(texts: Texts) -> list[Any]:
-    # 24:00:00, which pg8000 refuses and newer versions of Python read as 00:00:00
-    return [converters.time_in(text) if text.startswith("24") else time.fromisoformat(text) for text in texts]
+        return [read_date(text) for text in texts]
 
 
 def _timestamps(texts: Texts) -> list[Any]:
     try:
         return list(map(datetime.fromisoformat, texts))
     except ValueError:
-        return [converters.timestamp_in(text) for text in texts]
-
-
-def _timestamptzs(texts: Texts) -> list[Any]:
-    try:
-        # Whole hours east or west: of +05:30, dateutil makes an offset of a type of its own.
-        if {text[-3] for text in texts} <= {"+", "-"}:
-            return list(map(datetime.fromisoformat, texts))
-    except (ValueError, IndexError):
-        pass
-    return [converters.timestamptz_in(text) for text in texts]
+        return [read_timestamp(text) for text in texts]
 
 
 def _decimals(texts: Texts) -> list[Any]:
@@ -180,22 +168,16 @@ def _decimals(texts: Texts) -> list[Any]:
     return list(map(Decimal, texts))
 
 
-def _numbers(kind: Callable[[str], Any]) -> Column:
-    return lambda texts: list(map(kind, texts))
-
-
 # By the function's identity: what a user registered is never taken for one of these.
 _FAST: dict[int, Column] = {
-    id(int): _numbers(int),
-    id(float): _numbers(float),
-    id(converters.bool_in): _booleans,
-    id(converters.bytes_in): _bytes,
-    id(converters.date_in): _dates,
-    id(converters.json_in): _jsons,
-    id(converters.numeric_in): _decimals,
-    id(converters.string_in): _strings,
-    id(converters.time_in): _times,
-    id(converters.timestamp_in): _timestamps,
-    id(converters.timestamptz_in): _timestamptzs,
-    id(converters.uuid_in): _uuids,
+    id(read_bool): _booleans,
+    id(read_bytea): _byteas,
+    id(read_date): _dates,
+    id(read_float): lambda texts: list(map(float, texts)),
+    id(read_integer): lambda texts: list(map(int, texts)),
+    id(read_json): _jsons,
+    id(read_numeric): _decimals,
+    id(read_text): _texts,
+    id(read_timestamp): _timestamps,
+    id(read_uuid): _uuids,
 }
