@@ -20,10 +20,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     Writer = Callable[[Any], Any]
-    Writers = Mapping[type, Writer]
 
 
-def to_texts(values: Sequence[Any], writers: Writers, names: Sequence[str] = ()) -> list[str | None]:
+def to_texts(values: Sequence[Any], writers: Mapping[type, Writer], names: Sequence[str] = ()) -> list[str | None]:
     """What is sent for each value; None is NULL. `names` are the placeholders', for errors; without them parameters are numbered.
 
     Raises `TypeError` for a value of a type that nobody wrote a writer for, and `ValueError` for one that PostgreSQL can't
@@ -51,7 +50,7 @@ class _BadValue(ValueError):
     """The same of a value that can't, though others of its type can."""
 
 
-def _text(value: Any, writers: Writers) -> str | None:
+def _text(value: Any, writers: Mapping[type, Writer]) -> str | None:
     writer = _writer_of(type(value), writers)
     if type(writer) is _Nested:
         return writer.text(value, writers)
@@ -79,7 +78,14 @@ def _refuse_unsendable(text: str) -> None:
 # Which function writes a type.
 
 
-def _writer_of(kind: type, writers: Writers) -> Writer:
+class Writers(dict[type, "Writer"]):
+    """A connection's table. pg8000's prepared statements look up in it too, and must find what `to_texts` finds."""
+
+    def __missing__(self, kind: type) -> Writer:
+        return _writer_of(kind, self)
+
+
+def _writer_of(kind: type, writers: Mapping[type, Writer]) -> Writer:
     """The type's own writer, or that of its nearest base class that has one. Raises `_BadType` where there is none."""
     writer = writers.get(kind)
     if writer is not None:
@@ -112,7 +118,7 @@ def _name(kind: type) -> str:
 class _Nested:
     """A writer of values that hold others, which are written by the connection's own table."""
 
-    def __init__(self, text: Callable[[Any, Writers], str | None]) -> None:
+    def __init__(self, text: Callable[[Any, Mapping[type, Writer]], str | None]) -> None:
         self.text = text
 
     def __call__(self, value: Any) -> str | None:
@@ -167,7 +173,7 @@ def _json(value: Any) -> str:
         raise kind(f"a dict is sent as JSON, and this one can't be: {error}") from error
 
 
-def _numpy(value: Any, writers: Writers) -> str | None:
+def _numpy(value: Any, writers: Mapping[type, Writer]) -> str | None:
     """A scalar of numpy's is what `item` makes of it. Of moments in nanoseconds that is a bare number, so they are refused."""
     item = value.item()
     if type(item) is type(value) or (isinstance(item, int) and value.dtype.kind in "mM"):
@@ -191,11 +197,11 @@ def _quoted(text: str | None, null: str) -> str:
 _PLAIN = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-._:"
 
 
-def _array(value: Sequence[Any], writers: Writers) -> str:
+def _array(value: Sequence[Any], writers: Mapping[type, Writer]) -> str:
     return _array_of_shape(value, writers, 1)[0]
 
 
-def _array_of_shape(value: Sequence[Any], writers: Writers, depth: int) -> tuple[str, tuple[int, ...]]:
+def _array_of_shape(value: Sequence[Any], writers: Mapping[type, Writer], depth: int) -> tuple[str, tuple[int, ...]]:
     """The text of a list, and how many items each dimension has."""
     if depth > 6:
         raise _BadValue("an array has six dimensions at most: this list is nested deeper")
@@ -212,11 +218,11 @@ def _array_of_shape(value: Sequence[Any], writers: Writers, depth: int) -> tuple
     return f"{{{','.join(_quoted(_text(item, writers), 'NULL') for item in value)}}}", (len(value),)
 
 
-def _row(value: tuple[Any, ...], writers: Writers) -> str:
+def _row(value: tuple[Any, ...], writers: Mapping[type, Writer]) -> str:
     return f"({','.join(_quoted(_text(item, writers), '') for item in value)})"
 
 
-def _range(value: Any, writers: Writers) -> str:
+def _range(value: Any, writers: Mapping[type, Writer]) -> str:
     if value.is_empty:
         return "empty"
     lower, upper = (_quoted(_text(bound, writers), "") for bound in (value.lower, value.upper))
