@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import time
 from _thread import allocate_lock  # `threading.Lock`, without the rest of it
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 
 from . import rows
-from .driver import TypesWritten, converters, core, dbapi, exceptions, native
+from .driver import core, dbapi, exceptions, native
 from .errors import TransactionError
 from .link import Link
+from .parameters import WRITERS, Writers, to_texts
+from .values import READERS, read_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,7 +186,8 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
             raise
         finally:
             self.password = None  # it is the token; nothing needs it once the connection is open
-        self.py_types: Any = TypesWritten(self.py_types)
+        self.pg_types: Any = defaultdict(lambda: read_text, READERS)
+        self.py_types: Any = Writers(WRITERS)
         self._transaction_status = IDLE
         self.opened_at = self.used_at = self.clock()
         self.flights = 0
@@ -295,7 +299,7 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
         parse = bytearray(b"\x00" + statement.text.encode(encoding) + b"\x00" + _int16(len(statement.oids)))
         for oid in statement.oids:
             parse += _int32(0 if oid in {None, -1} else oid)
-        values = converters.make_params(self.py_types, statement.values)
+        values = to_texts(statement.values, self.py_types)
         bind = bytearray(b"\x00\x00\x00\x00" + _int16(len(values)))
         for value in values:
             if value is None:
