@@ -1,4 +1,4 @@
-"""Rows from whole buffers: the same values, of the same types, as pg8000's own reading of the same answers."""
+"""Rows from whole buffers: pg8000's rows, and the values that `values` reads one by one."""
 
 import datetime
 import decimal
@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dsql_lambda import DatabaseError, rows
+from dsql_lambda import Connection, DatabaseError, rows
 from dsql_lambda.driver import converters
 from dsql_lambda.link import Link
-from dsql_lambda.wire import Wire
-from dsql_local.postgres.server import Postgres
-from dsql_local.postgres.template import SUPERUSER
+from dsql_lambda.values import read_json
+from dsql_local.postgres import Postgres
+from dsql_local.template import SUPERUSER
 
 
 class Both:
@@ -24,41 +24,15 @@ class Both:
 
     def __init__(self, postgres):
         self.postgres = postgres
-        self.ours = self.opened(Wire)
+        self.ours = self.opened(Connection)
         self.stock = self.opened(pg8000.native.Connection)
 
     def opened(self, kind):
         return kind(SUPERUSER, unix_sock=str(self.postgres.socket), database="postgres", ssl_context=False)
 
-    def set(self, values):
-        for connection in (self.ours, self.stock):
-            for name, value in values.items():
-                connection.run(f"SET {name} = '{value}'")
-
-    def answers(self, sql, values, **params):
-        """What each makes of it; stock pg8000 is of no use after a value that it could not convert."""
-        ours = described(self.ours, sql, params)
-        stock = described(self.stock, sql, params)
-        if stock[0] != "rows":
-            self.stock.close()
-            self.stock = self.opened(pg8000.native.Connection)
-            self.ours.close()
-            self.ours = self.opened(Wire)
-            self.set(values)
-        return ours, stock
-
     def close(self):
         self.ours.close()
         self.stock.close()
-
-
-def described(connection, sql, params):
-    """The rows, each value with its type and all that tells it apart; or the error."""
-    try:
-        rows = connection.run(sql, **params)
-    except Exception as error:
-        return type(error).__name__, str(error) if not isinstance(error, pg8000.native.DatabaseError) else error.args[0]["C"]
-    return "rows", [[(type(value), repr(value)) for value in row] for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -78,106 +52,67 @@ def both(postgres):
 
 @pytest.fixture
 def ours(postgres):
-    connection = Wire(SUPERUSER, unix_sock=str(postgres.socket), database="postgres", ssl_context=False)
+    connection = Connection(SUPERUSER, unix_sock=str(postgres.socket), database="postgres", ssl_context=False)
     yield connection
     connection.close()
 
 
-def integers(bits):
-    return st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1).map(str)
-
-
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
-    max_leaves=6,
-)
-DATES = st.dates().map(str) | st.sampled_from(
-    ["infinity", "-infinity", "0044-03-15 BC", "4713-01-01 BC", "0001-01-01 BC", "10000-01-01", "99999-12-31", "5874897-12-31"]
-)
+DATES = st.dates().map(str) | st.sampled_from(["infinity", "-infinity", "0044-03-15 BC", "10000-01-01", "5874897-12-31"])
 MOMENTS = st.datetimes().map(str) | st.sampled_from(
-    [
-        "infinity",
-        "-infinity",
-        "0044-03-15 12:00:00 BC",
-        "0001-12-31 23:59:59.5 BC",
-        "2024-02-29 24:00:00",
-        "2024-06-30 23:59:60",
-        "1890-01-01 00:00:00",
-        "9999-12-31 23:59:59.999999",
-        "10000-01-01 00:00:00",
-        "294276-12-31 23:59:59.999999",
-    ]
+    ["infinity", "-infinity", "0044-03-15 12:00:00 BC", "0001-12-31 23:59:59.123456 BC", "123410-05-05 10:10:10", "1890-01-01"]
 )
-NUMBERS = st.sampled_from(["NaN", "Infinity", "-Infinity", "-0", "0", "0.00", "1e-20", "-1.5"])
-FLOATS = st.floats(width=32).map(str) | NUMBERS
+NUMBERS = st.sampled_from(["NaN", "Infinity", "-Infinity", "-0", "0", "1e-20", "-1.5"])
 
+# The types that have a fast reader.
 VALUES = {
-    "int2": integers(16),
-    "int4": integers(32),
-    "int8": integers(64),
-    "oid": st.integers(0, 2**32 - 1).map(str),
-    "text": TEXT,
-    "varchar": TEXT,
-    "char(5)": st.text("abc ", max_size=5),
-    "name": TEXT.filter(lambda text: len(text.encode()) < 64),
+    "int8": st.integers(-(2**63), 2**63 - 1).map(str),
+    "float8": st.floats().map(str) | NUMBERS,
     "numeric": st.decimals(allow_nan=False, allow_infinity=False, places=6).map(str) | NUMBERS,
-    "numeric(12,2)": st.decimals(-1_000_000, 1_000_000, places=2).map(str),
+    "text": TEXT,
     "date": DATES,
     "time": st.times().map(str) | st.just("24:00:00"),
-    "timetz": st.times().map(str),
     "timestamp": MOMENTS,
     "timestamptz": MOMENTS,
-    "interval": st.timedeltas().map(lambda delta: f"{delta.days} days {delta.seconds} seconds"),
     "uuid": st.uuids().map(str),
-    "json": JSON.map(lambda value: f" {json.dumps(value, indent=1)}\n"),
-    "jsonb": JSON.map(lambda value: json.dumps(value, ensure_ascii=False).replace("\\u0000", "")),
+    "json": TEXT.map(lambda text: f' [1, {{"a": {json.dumps(text)}}}]\n') | st.sampled_from(["null", "1", '"a"', "{}", "[]"]),
     "bool": st.sampled_from(["t", "f"]),
-    "float4": FLOATS,
-    "float8": st.floats().map(str) | NUMBERS,
     "bytea": st.binary(max_size=20).map(lambda data: f"\\x{data.hex()}"),
     "inet": st.ip_addresses().map(str),
-    "int4[]": st.lists(integers(32), max_size=3).map(lambda each: f"{{{','.join(each)}}}"),
-    "point": st.just("(1,2.5)"),
+    "text[]": st.lists(TEXT, max_size=3).map(lambda texts: "{" + ",".join(map(json.dumps, texts)) + "}"),
 }
 SETTINGS = st.fixed_dictionaries(
     {},
     optional={
-        "datestyle": st.sampled_from(["ISO, MDY", "ISO, DMY", "SQL, DMY", "SQL, MDY", "German", "Postgres, MDY"]),
-        "timezone": st.sampled_from(
-            ["UTC", "Asia/Kolkata", "America/New_York", "Europe/Amsterdam", "Pacific/Kiritimati", "Asia/Kathmandu", "-00:30"]
-        ),
-        "intervalstyle": st.sampled_from(["postgres", "postgres_verbose", "iso_8601", "sql_standard"]),
-        "bytea_output": st.sampled_from(["hex", "escape"]),
-        "client_encoding": st.sampled_from(["utf8", "latin1"]),
-        "extra_float_digits": st.sampled_from(["0", "1"]),
+        "datestyle": st.sampled_from(["SQL, DMY", "SQL, MDY", "German", "Postgres, MDY"]),
+        "timezone": st.sampled_from(["Asia/Kolkata", "America/New_York", "Europe/Amsterdam", "-00:30"]),
+        "bytea_output": st.just("escape"),
+        "client_encoding": st.just("latin1"),
     },
 )
-DEFAULTS = {
-    "datestyle": "ISO, MDY",
-    "timezone": "UTC",
-    "intervalstyle": "postgres",
-    "bytea_output": "hex",
-    "client_encoding": "utf8",
-    "extra_float_digits": "1",
-}
 
 
 @pytest.mark.parametrize("kind", VALUES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_values_and_types_are_pg8000s_own(both, kind, data):
-    """Whatever the value, the session's styles and the nulls between; also the errors are the same."""
-    chosen = DEFAULTS | data.draw(SETTINGS)
-    values = data.draw(st.lists(VALUES[kind] | st.none(), min_size=1, max_size=4))
-    both.set(chosen)
-    ours, stock = both.answers(
-        f"SELECT CAST(v AS {kind}), 1 FROM unnest(CAST(:texts AS text[])) WITH ORDINALITY AS t(v, n) ORDER BY n",
-        chosen,
-        texts=[json.dumps(text) if text == "NULL" else text for text in values],
-    )
-    assert ours == stock
+@given(values=st.data(), chosen=SETTINGS)
+def test_a_column_is_read_as_its_values_are_one_by_one(ours, kind, values, chosen):
+    """Whatever the value, the session's styles and the nulls between: a fast reader is no other reader."""
+    texts = values.draw(st.lists(VALUES[kind] | st.none(), min_size=1, max_size=4))
+    if "client_encoding" in chosen:
+        texts = [text if text is None or text.isascii() else text.encode("latin1", "ignore").decode("latin1") for text in texts]
+    ours.run("RESET ALL")
+    for name, value in chosen.items():
+        ours.run(f"SET {name} = '{value}'")
+    sql = f"SELECT CAST(v AS {kind}), 1 FROM unnest(CAST(:texts AS text[])) WITH ORDINALITY AS t(v, n) ORDER BY n"
+    fast = ours.run(sql, texts=texts)
+    oid = ours.columns[0]["type_oid"]
+    function = ours.pg_types[oid]
+    ours.register_in_adapter(oid, lambda text: function(text))  # noqa: PLW0108 - another function, so that it is not known
+    one_by_one = ours.run(sql, texts=texts)
+    ours.register_in_adapter(oid, function)
+    assert [[(type(value), repr(value)) for value in row] for row in fast] == [
+        [(type(value), repr(value)) for value in row] for row in one_by_one
+    ]
 
 
 USUAL = """
@@ -190,7 +125,6 @@ FROM generate_series(1, {}) AS g
 @pytest.mark.parametrize("count", [0, 1, 1000])
 def test_simple_and_parameterised_calls_give_the_same_rows(both, count):
     """Rows of ten columns over many buffers, by both protocols."""
-    both.set(DEFAULTS)
     assert both.ours.run(USUAL.format(count)) == both.stock.run(USUAL.format(count))
     assert both.ours.run(USUAL.format(":n"), n=count) == both.stock.run(USUAL.format(":n"), n=count)
     assert both.ours.columns == both.stock.columns
@@ -242,13 +176,21 @@ def test_pg8000s_own_converters_can_be_registered_for_other_types(ours):
     assert ours.run("SELECT '[1, 2]'::text, 'null'::text, NULL::text") == [[[1, 2], None, None]]
 
 
-def test_text_that_is_no_json_raises_what_pg8000_raises(both):
+@pytest.mark.parametrize("reader", [read_json, converters.json_in])
+def test_text_that_is_no_json_is_an_error(ours, reader):
     """Joined with its neighbours it must not become two values."""
-    for connection in (both.ours, both.stock):
-        connection.register_in_adapter(25, converters.json_in)
-    ours, stock = both.answers("SELECT unnest(ARRAY['1,2', '3'])", DEFAULTS)
-    assert ours == stock
-    assert ours[0] == "JSONDecodeError"
+    ours.register_in_adapter(25, reader)
+    with pytest.raises(json.JSONDecodeError):
+        ours.run("SELECT unnest(ARRAY['1,2', '3'])")
+    with pytest.raises(json.JSONDecodeError):
+        ours.run("SELECT unnest(ARRAY['[1', '2]'])")
+    assert ours.run("SELECT '[1, 2]'::text") == [[[1, 2]]]
+
+
+def test_python_functions_can_be_registered(ours):
+    """They get the text, decoded: a digit that is not ASCII is a digit to `int`."""
+    ours.register_in_adapter(25, int)
+    assert ours.run("SELECT '\u0663'") == [[3]]
 
 
 def test_a_large_row_behind_a_small_one(ours):
