@@ -1,9 +1,13 @@
 """What all tests share: one local DSQL, its table of accounts made anew for each test, and what went over the wire."""
 
 import os
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,3 +146,24 @@ def stage(dsql: LocalDsql, options: ConnectOptions, wall_clock: WallClock) -> It
     stage = Stage(dsql, options, wall_clock)
     yield stage
     stage.source.close()
+
+
+@pytest.fixture(scope="session")
+def stock_pg8000(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds pg8000 as it is published, also where the suite runs on a built layer with its lean one."""
+    folder = tmp_path_factory.mktemp("stock")
+    for each in map(Path, sys.path):
+        core = each / "pg8000" / "core.py"
+        if core.exists() and "\nimport scramp\n" in core.read_text():
+            for found in (each / "pg8000", *each.glob("pg8000-*.dist-info")):
+                shutil.copytree(found, folder / found.name, ignore=shutil.ignore_patterns("__pycache__"))
+            return folder
+    raise FileNotFoundError("no published pg8000 is on sys.path")
+
+
+@pytest.fixture(scope="session")
+def lean_pg8000(stock_pg8000: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds pg8000 as the layer does."""
+    folder = shutil.copytree(stock_pg8000, tmp_path_factory.mktemp("lean"), dirs_exist_ok=True)
+    subprocess.run([sys.executable, str(Path(__file__).parents[1] / "layer" / "lean.py"), str(folder)], check=True)
+    return folder

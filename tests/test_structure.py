@@ -88,7 +88,7 @@ def test_every_public_name_is_there():
 
 
 def modules_after(code, **environment):
-    script = f"import sys\n{code}\nprint(*sys.modules)"
+    script = f"import sys\nsys.path[:] = {sys.path!r}\n{code}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
     return set(done.stdout.split())
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 from struct import Struct
 
 from . import rows
-from .driver import core, dbapi, exceptions, native
+from .driver import converters, core, dbapi, exceptions, native
 from .errors import TransactionError
 from .link import Link
 from .parameters import WRITERS, Writers, to_texts
@@ -186,8 +186,6 @@ class Flights(core.CoreConnection):  # type: ignore[misc]
             raise
         finally:
             self.password = None  # it is the token; nothing needs it once the connection is open
-        self.pg_types: Any = defaultdict(lambda: read_text, READERS)
-        self.py_types: Any = Writers(WRITERS)
         self._transaction_status = IDLE
         self.opened_at = self.used_at = self.clock()
         self.flights = 0

@@ -1,0 +1,99 @@
+"""Moves pg8000's costly imports into the functions that use them. The layer's build runs it on the copy that it packages.
+
+    python layer/lean.py <the folder that holds pg8000>
+
+pg8000 imports at its top what a first row from DSQL never needs: scramp, dateutil.parser, importlib.metadata, and in the package
+itself both DB-API modules. That is two thirds of what its import costs. Version and text must be those that the moves below were
+written for; nothing else is changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+VERSION = "1.31.6"
+
+
+class Move(NamedTuple):
+    """A text of a module, what takes its place, and how often it is there."""
+
+    before: str
+    after: str
+    times: int = 1
+
+
+CORE = (
+    Move("from importlib.metadata import version\n", ""),
+    Move('ver = version("pg8000")\n', f'ver = "{VERSION}"\n'),
+    Move("import scramp\n\n", ""),
+    Move("            self.auth = scramp.", "            import scramp\n\n            self.auth = scramp."),
+)
+
+CONVERTERS = (
+    Move("from dateutil.parser import ParserError, parse\n\n", ""),
+    Move(
+        "    except ValueError:\n        try:\n            return parse(data)\n",
+        "    except ValueError:\n        from dateutil.parser import ParserError, parse\n\n"
+        "        try:\n            return parse(data)\n",
+        2,
+    ),
+)
+
+# The names that the package takes from `pg8000.legacy` are looked up there when they are first asked for; so are its submodules,
+# which are its attributes once it has imported them. `connect` is a function of its own, and finds `Connection` the same way.
+NAMES_ON_DEMAND = """\
+def __getattr__(name):
+    from importlib import import_module
+
+    if name in {"converters", "core", "dbapi", "exceptions", "legacy", "types"}:
+        return import_module(f"pg8000.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module("pg8000.legacy"), name)
+    return value
+"""
+
+
+class UnexpectedTextError(Exception):
+    """This pg8000 is not the one that the moves were written for."""
+
+
+def package_moves(text: str) -> tuple[Move, ...]:
+    """Those of `pg8000/__init__.py`, whose import is as long as its list of names."""
+    first = ast.parse(text).body[0]
+    if not isinstance(first, ast.ImportFrom) or first.module != "pg8000.legacy":
+        raise UnexpectedTextError("pg8000/__init__.py does not begin with its import of pg8000.legacy")
+    imported = "".join(text.splitlines(keepends=True)[: first.end_lineno])
+    connect = "    return Connection(\n"
+    return Move(imported, NAMES_ON_DEMAND), Move(connect, f"    from pg8000 import Connection\n\n{connect}")
+
+
+def moved(name: str, text: str, moves: tuple[Move, ...]) -> str:
+    """The text of a module after the moves. Raises `UnexpectedTextError` for one that they do not fit."""
+    for before, after, times in moves:
+        if text.count(before) != times:
+            raise UnexpectedTextError(f"pg8000/{name} does not hold {before.strip().splitlines()[0]!r} {times} times")
+        text = text.replace(before, after)
+    return text
+
+
+def make_lean(folder: Path) -> None:
+    """Change the three files in `folder/pg8000`, all or none. Raises `UnexpectedTextError`."""
+    if not (folder / f"pg8000-{VERSION}.dist-info").is_dir():
+        raise UnexpectedTextError(f"{folder} does not hold pg8000 {VERSION}")
+    package = folder / "pg8000"
+    texts = {name: (package / name).read_text(encoding="utf-8") for name in ("__init__.py", "converters.py", "core.py")}
+    moves = {"__init__.py": package_moves(texts["__init__.py"]), "converters.py": CONVERTERS, "core.py": CORE}
+    lean = {name: moved(name, text, moves[name]) for name, text in texts.items()}
+    for name, text in lean.items():
+        (package / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    try:
+        make_lean(Path(sys.argv[1]))
+    except (UnexpectedTextError, OSError) as error:
+        sys.exit(f"dsql-lambda: pg8000's imports can't be moved: {error}; layer/lean.py is written for pg8000 {VERSION}")
