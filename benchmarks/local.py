@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from dsql_lambda import ConnectOptions
-from dsql_lambda.token import Credentials
+from dsql_lambda.credentials import Credentials
 
 
 @contextmanager

@@ -9,21 +9,24 @@ import ast
 import inspect
 
 from dsql_lambda import options
-from dsql_lambda.options import _DEFAULTS, _URL_PARAMETERS, ConnectOptions
+from dsql_lambda.conninfo import SAMPLES_VARIABLES, URL_PARAMETERS, variable_of
+from dsql_lambda.options import ConnectOptions
 
 _PARTS_OF_A_URL = {"host": "the host", "port": "the port", "user": "the user", "database": "the path"}
 
 
 def table() -> str:
     """Markdown: a row for each option, in the order of the class."""
-    in_url = {field: f"`{name}`" for name, field in _URL_PARAMETERS.items()} | _PARTS_OF_A_URL
+    in_url = {**_PARTS_OF_A_URL}
+    for name, option in URL_PARAMETERS.items():
+        in_url[option] = f"{in_url[option]}, `{name}`" if option in in_url else f"`{name}`"
+    defaults = {name: each.default for name, each in inspect.signature(ConnectOptions).parameters.items()}
     rows = ["| keyword | variable | URL | default | what it is |", "| --- | --- | --- | --- | --- |"]
     for name, meaning in _meanings().items():
-        variable = "" if name == "credentials" else f"`DSQL_{name.upper()}`"
-        if name == "host":
-            variable += ", `CLUSTER_ENDPOINT`"
-        default = _DEFAULTS[name]
-        shown = "" if default in ("", None) else f"`{default}`"
+        variable = "" if name == "credentials" else f"`{variable_of(name)}`"
+        if name in SAMPLES_VARIABLES:
+            variable += f", `{SAMPLES_VARIABLES[name]}`"
+        shown = "" if defaults[name] in ("", None) else f"`{defaults[name]}`"
         rows.append(f"| `{name}` | {variable} | {in_url.get(name, '')} | {shown} | {meaning} |")
     return "\n".join(rows)
 

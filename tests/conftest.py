@@ -14,10 +14,10 @@ import pytest
 
 from dsql_lambda import ConnectOptions, environment
 from dsql_lambda.attempt import run_in_transaction
+from dsql_lambda.credentials import Credentials
 from dsql_lambda.environment import CachedConnection
 from dsql_lambda.link import NEVER
 from dsql_lambda.telemetry import Telemetry
-from dsql_lambda.token import Credentials
 from dsql_local import LocalDsql
 
 # botocore's own signer is the reference; with awscrt installed it would hand the work to another one, whose query has

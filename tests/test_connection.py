@@ -21,8 +21,9 @@ from dsql_lambda import (
     retry_on_occ,
 )
 from dsql_lambda.connection import open_connection
+from dsql_lambda.credentials import Credentials
+from dsql_lambda.options import signer_for
 from dsql_lambda.refusal import Refusal, refusal_of, wait_before
-from dsql_lambda.token import Credentials, Signer
 from dsql_lambda.version import __version__
 
 ADD = "UPDATE accounts SET balance = balance + :amount WHERE id = :id"
@@ -37,7 +38,7 @@ def connection(options):
 def opened(options, **more):
     """Open one, noting the waits instead of waiting."""
     waits: list[float] = []
-    connection = open_connection(Connection, options, Signer(options), sleep=waits.append, random=lambda: 0.5, **more)
+    connection = open_connection(Connection, options, signer_for(options), sleep=waits.append, random=lambda: 0.5, **more)
     connection.close()
     return waits
 
@@ -311,7 +312,7 @@ def test_an_expired_token_is_signed_again_once(dsql, options):
     """A second refusal is a matter of the clock."""
     dsql.expire_tokens()
     opened(options)
-    late = Signer(options, clock=lambda: time.time() - 3600)
+    late = signer_for(options, clock=lambda: time.time() - 3600)
     with pytest.raises(ConnectError, match="Signature expired.*check this machine's clock"):
         open_connection(Connection, options, late)
     assert sum(event.kind == "password" for event in dsql.log) == 4
@@ -321,7 +322,7 @@ def test_an_expired_token_is_signed_again_once(dsql, options):
 def test_a_busy_cluster_and_then_an_expired_token_are_both_met(dsql, options, age):
     """In any order, be the token of this second or of the one before."""
     ages = iter([age])
-    signer = Signer(options, clock=lambda: time.time() - next(ages, 0))
+    signer = signer_for(options, clock=lambda: time.time() - next(ages, 0))
     signer.token()
     dsql.refuse_connections()
     dsql.expire_tokens()

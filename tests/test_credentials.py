@@ -13,7 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from dsql_lambda import ConnectOptions, TokenError
-from dsql_lambda.token import Signer
+from dsql_lambda.options import signer_for
 
 HOST = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql.us-east-1.on.aws"
 SOON = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -71,7 +71,7 @@ def endpoint():
 
 
 def found(**more):
-    return Signer(ConnectOptions(host=HOST, **more)).credentials()
+    return signer_for(ConnectOptions(host=HOST, **more)).credentials()
 
 
 def test_the_shared_files_default_profile(aws):
@@ -115,7 +115,7 @@ def test_an_assumed_role(aws, monkeypatch):
             config="[profile assumed]\nregion = us-east-1\nsource_profile = base\n"
             "role_arn = arn:aws:iam::123456789012:role/app\n",
         )
-        signer = Signer(ConnectOptions(host=HOST, profile="assumed"))
+        signer = signer_for(ConnectOptions(host=HOST, profile="assumed"))
         first, second = signer.credentials(), signer.credentials()
     finally:
         server.stop()
@@ -152,7 +152,7 @@ def test_a_containers_endpoint(aws, monkeypatch, endpoint):
     monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/credentials")
     monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "opensesame")
     answers["/credentials"] = json.dumps(CREDENTIALS)
-    signer = Signer(ConnectOptions(host=HOST))
+    signer = signer_for(ConnectOptions(host=HOST))
     for _ in range(3):
         assert signer.credentials().access_key == "ASIASERVED"
     assert asked == [("/credentials", "opensesame")]

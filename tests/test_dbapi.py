@@ -6,7 +6,7 @@ import sqlalchemy
 from sqlalchemy import orm
 
 from dsql_lambda import ConnectError, OCCRetryConfig, OCCRetryExhausted, dbapi, retry_on_occ
-from dsql_lambda.token import Credentials
+from dsql_lambda.credentials import Credentials
 
 
 @pytest.fixture

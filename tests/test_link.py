@@ -13,8 +13,9 @@ import trustme
 from dsql_lambda import ConfigError, ConnectError, ConnectOptions, connect
 from dsql_lambda import link as link_module
 from dsql_lambda.connection import Connection, open_connection
+from dsql_lambda.credentials import Credentials
 from dsql_lambda.link import NEVER, DeadlineReached, Link, dial
-from dsql_lambda.token import Credentials, Signer
+from dsql_lambda.options import signer_for
 
 HOST = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql.us-east-1.on.aws"
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
@@ -387,7 +388,7 @@ def test_three_names_may_differ(serve, options_for):
         cluster_id="a1b2c3d4e5f6g7h8i9j0k1l2m3",
     )
     with pytest.raises(ConnectError, match="did not answer within connect_timeout"):
-        open_connection(Connection, options, Signer(options), opener=opener)
+        open_connection(Connection, options, signer_for(options), opener=opener)
     assert dialled == [("vpce-0a1b2c.dsql-fnh4.us-east-1.vpce.amazonaws.com", server.port)]
     assert server.names == [private]
     assert b"options\0-c amzn-cluster-id=a1b2c3d4e5f6g7h8i9j0k1l2m3\0" in startup[0]

@@ -66,7 +66,14 @@ def test_a_full_endpoint_is_all_it_takes():
         ("postgres://127.0.0.1:5433?region=us-east-1", {"host": "127.0.0.1", "port": 5433}),
         ("postgres://[::1]:5433?region=us-east-1", {"host": "::1", "port": 5433}),
         ("postgres://localhost?region=us-east-1", {"host": "localhost"}),
-        # The parameters that the connectors do not have.
+        # As AWS's Python connector takes them: a bare endpoint, the user as a parameter, a prefix that is blank.
+        (HOST, {"host": HOST, "region": "us-east-1", "user": "admin"}),
+        (HOST.upper(), {"host": HOST}),
+        (f"{CLUSTER}.dsql-fnh4.us-east-2.on.aws", {"region": "us-east-2"}),
+        (f"postgres://{HOST}/postgres?user=app", {"user": "app", "database": "postgres"}),
+        (f"postgres://app@{HOST}?user=", {"user": "app"}),
+        (f"postgres://{HOST}?ormPrefix=%20%20", {"resolved_application_name": f"dsql-lambda/{__version__}"}),
+        # Beyond the connector.
         (f"postgres://{HOST}?hostaddr=10.0.0.7", {"dial_host": "10.0.0.7", "tls_name": HOST}),
         (f"postgres://{HOST}?serverName=other.example.com", {"tls_name": "other.example.com", "dial_host": HOST}),
         (f"postgres://{HOST}?clusterId={CLUSTER}", {"startup_params": {"options": f"-c amzn-cluster-id={CLUSTER}"}}),
@@ -107,7 +114,9 @@ def test_every_part_of_a_connection_string_is_read():
 def test_a_cluster_id_becomes_the_endpoint_of_its_region():
     """A host of 26 characters of a-z and 0-9 is a cluster id; its endpoint is in the region that is given."""
     assert ConnectOptions(host=CLUSTER, region="eu-west-1").host == f"{CLUSTER}.dsql.eu-west-1.on.aws"
-    assert ConnectOptions.from_url(f"postgres://{CLUSTER}?region=eu-west-1", environ={}).region == "eu-west-1"
+    for url in (f"postgres://{CLUSTER}?region=eu-west-1", CLUSTER, CLUSTER.upper()):
+        options = ConnectOptions.from_url(url, environ={"DSQL_REGION": "eu-west-1"})
+        assert options.host == f"{CLUSTER}.dsql.eu-west-1.on.aws"
 
 
 @pytest.mark.parametrize(
@@ -146,9 +155,10 @@ def test_argument_beats_url_beats_environment_beats_default():
 
 
 def test_the_environment_alone_is_enough():
-    """Each option has its variable, DSQL_URL sets several at once, and CLUSTER_ENDPOINT stands for a missing DSQL_HOST."""
+    """Each field has its variable; DSQL_URL has them all; the variables of AWS's samples stand for two of them."""
     environ = {
         "CLUSTER_ENDPOINT": "ignored.example.com",
+        "CLUSTER_USER": "ignored",
         "DSQL_HOST": HOST,
         "DSQL_HOSTADDR": "127.0.0.1",
         "DSQL_PORT": "5433",
@@ -161,7 +171,9 @@ def test_the_environment_alone_is_enough():
     }
     options = ConnectOptions.from_env(environ)
     assert (options.host, options.port, options.user, options.pipeline, options.probe_after_secs) == (HOST, 5433, "app", False, 0)
-    assert ConnectOptions.from_env({"CLUSTER_ENDPOINT": HOST}).host == HOST
+    samples = ConnectOptions.from_env({"CLUSTER_ENDPOINT": HOST, "CLUSTER_USER": "app", "DSQL_USER": ""})
+    assert (samples.host, samples.user) == (HOST, "app")
+    assert ConnectOptions.from_env({"DSQL_URL": HOST, "DSQL_USER": "app"}).user == "app"
     assert ConnectOptions.from_env({"DSQL_URL": f"postgres://app@{HOST}", "DSQL_USER": "other"}).user == "app"
 
 
@@ -177,7 +189,10 @@ def test_a_host_that_names_its_region_beats_a_region_said_below_it():
     ("url", "sentence"),
     [
         ("mysql://x", "scheme 'mysql' is not known.*postgres://"),
-        ("", "no scheme"),
+        ("", "no scheme: it starts with postgres:// or postgresql://, or is a cluster's endpoint or id alone"),
+        ("localhost", "no scheme"),
+        (f"u:hunter2@{HOST}", "no scheme"),
+        (f"postgres://app@{HOST}?user=app", "says the user twice.*leave one"),
         ("postgres://", "no host: set DSQL_HOST"),
         (f"postgres://{HOST}:99999", "port is 1 to 65535"),
         (f"postgres://{HOST}:0", "port is 0: it must be at least 1"),
@@ -247,7 +262,11 @@ def test_a_bad_option_is_one_sentence(changes, sentence):
         ({}, "no host: set DSQL_HOST"),
         ({"DSQL_HOST": HOST, "DSQL_PORT": "x"}, "DSQL_PORT is 'x': it must be a whole number"),
         ({"DSQL_HOST": HOST, "DSQL_PIPELINE": "x"}, "DSQL_PIPELINE is 'x': it must be on or off"),
-        ({"DSQL_HOST": HOST, "DSQL_TOKEN_DURATION_SEC": "60"}, "unknown variable DSQL_TOKEN_DURATION_SEC: did you mean"),
+        ({"DSQL_HOST": HOST, "DSQL_TOKEN_DURATION_SEC": "60"}, "did you mean DSQL_TOKEN_DURATION_SECS"),
+        ({"DSQL_HOTS": HOST}, "unknown variable DSQL_HOTS: did you mean DSQL_HOST"),
+        ({"DSQL_HOST": HOST, "DSQL_HOST_ADDR": "::1"}, "did you mean DSQL_HOSTADDR"),
+        ({"DSQL_HOST": HOST, "DSQL_REGIOM": "x"}, "did you mean DSQL_REGION"),
+        ({"DSQL_HOST": HOST, "DSQL_PIPELIN": "off"}, "did you mean DSQL_PIPELINE"),
         ({"DSQL_HOST": CLUSTER}, "no region is known for a cluster id: set DSQL_REGION"),
     ],
 )
@@ -272,15 +291,23 @@ def test_options_are_a_value():
     assert hash(options) == hash(ConnectOptions(host=HOST))
     assert len({options, ConnectOptions(host=HOST), options.replace(credentials={}), options.replace(credentials=[])}) == 3
     with pytest.raises(AttributeError, match="frozen"):
-        options.port = 1  # type: ignore[misc]
+        options.port = 1
     assert options.replace(port=1).port == 1
     assert options.replace(host=f"{CLUSTER}.dsql.eu-west-1.on.aws").region == "eu-west-1"
     with pytest.raises(ConfigError, match="port"):
         options.replace(port=0)
 
 
+@pytest.mark.parametrize("name", ["DSQL_HOST_2", "DSQL_REGION_2", "DSQL_USERS", "DSQL_DATABASES", "DSQL_TOKEN_DURATIONS"])
+def test_a_variable_that_is_near_one_of_ours_is_warned_of(name):
+    """It may be the function's own, so that it fails nothing; each place warns once, as Python's warnings do."""
+    with pytest.warns(UserWarning, match=f"does not read the variable {name}: did you mean DSQL_"):
+        assert ConnectOptions.from_env({"DSQL_HOST": HOST, name: "x"}) == ConnectOptions(host=HOST)
+
+
 def test_a_variable_of_somebody_else_is_not_ours():
-    """An unknown DSQL_ variable is ignored unless its name is close to a known one."""
+    """No warning, and nothing is refused."""
+    assert ConnectOptions.from_env({"DSQL_HOST": HOST, "DSQL_USER_RO": "ro", "DSQL_HOST_FOR_REPORTS": "x"}).host == HOST
     assert ConnectOptions.from_env({"DSQL_HOST": HOST, "DSQL_CLUSTER_ARN": "x", "DSQL_CONNECT_AT_INIT": "0"}).host == HOST
 
 

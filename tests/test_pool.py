@@ -20,7 +20,8 @@ from dsql_lambda import (
     with_dsql_transaction,
 )
 from dsql_lambda.connection import open_connection
-from dsql_lambda.token import Credentials, Signer
+from dsql_lambda.credentials import Credentials
+from dsql_lambda.iam_token import Signer
 
 ADD = "UPDATE accounts SET balance = balance + :amount WHERE id = :id"
 

@@ -14,6 +14,7 @@ PACKAGE = Path(dsql_lambda.__file__).parent
 # From the top to the bottom, as one invocation goes. A module imports only what stands below it.
 ORDER = [
     "__init__",
+    "token",
     "decorator",
     "environment",
     "pool",
@@ -29,17 +30,20 @@ ORDER = [
     "rows",
     "driver",
     "link",
-    "token",
     "options",
-    "url",
+    "conninfo",
+    "endpoint",
+    "iam_token",
+    "credentials",
     "occ",
-    "value",
+    "checks",
+    "frozen",
     "errors",
     "version",
 ]
 
-# Imports upwards, at their use: a method of options signs a token, and a link that was refused has its sentence made.
-UPWARDS = {("options", "token"), ("link", "refusal")}
+# An import upwards, at its use: a link that was refused has its sentence made.
+UPWARDS = {("link", "refusal")}
 
 
 def imports_of(module):

@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsql_lambda import ConnectOptions, Token, TokenError
-from dsql_lambda.token import Credentials, Signer, main, presign
+from dsql_lambda.credentials import Credentials
+from dsql_lambda.iam_token import presign
+from dsql_lambda.options import signer_for
+from dsql_lambda.token import main
 
 HOST = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql.us-east-1.on.aws"
 SECRET = "a/secret+with/every+kind/of+character/09"
@@ -93,8 +96,8 @@ def test_an_explicit_profile_beats_the_environments_credentials(tmp_path, monkey
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    assert Signer(ConnectOptions(host=HOST, profile="dev")).credentials().access_key == "AKIADEV"
-    assert Signer(ConnectOptions(host=HOST)).credentials().access_key == "AKIAENVIRONMENT"
+    assert signer_for(ConnectOptions(host=HOST, profile="dev")).credentials().access_key == "AKIADEV"
+    assert signer_for(ConnectOptions(host=HOST)).credentials().access_key == "AKIAENVIRONMENT"
 
 
 def test_an_unknown_profile_is_a_token_error(tmp_path, monkeypatch):
@@ -134,8 +137,8 @@ class Provider:
     ],
 )
 def test_given_credentials_of_every_kind_are_read(source, access_key):
-    """boto3's session, botocore's credentials and providers, a callable, and `Credentials` are all accepted."""
-    assert Signer(ConnectOptions(host=HOST, credentials=source)).credentials().access_key == access_key
+    """A session, credentials, a provider, a callable, our own."""
+    assert signer_for(ConnectOptions(host=HOST, credentials=source)).credentials().access_key == access_key
 
 
 @pytest.mark.parametrize("source", ["AKIA:secret", 7, lambda: None, botocore.credentials.Credentials("", "")])
@@ -159,7 +162,7 @@ def test_a_token_is_kept_until_a_fifth_of_its_life_is_left_or_the_credentials_ch
     """A signer signs anew after 80 % of the duration, with new credentials, and after `forget`."""
     now = [1000.0]
     environment = {"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": SECRET}
-    signer = Signer(ConnectOptions(host=HOST), clock=lambda: now[0], environ=environment)
+    signer = signer_for(ConnectOptions(host=HOST), clock=lambda: now[0], environ=environment)
     first = signer.token()
     now[0] += 719
     assert signer.token() is first
@@ -177,7 +180,7 @@ def test_no_repr_shows_a_secret():
     """Neither token, credentials, options nor signer show the secret key, the session token or the signature."""
     credentials = Credentials(access_key="AKIA", secret_key=SECRET, session_token=SESSION_TOKEN)
     options = ConnectOptions(host=HOST, credentials=credentials)
-    shown = f"{credentials!r} {options!r} {options.token()!r} {Signer(options)!r}"
+    shown = f"{credentials!r} {options!r} {options.token()!r} {signer_for(options)!r}"
     assert SECRET not in shown
     assert SESSION_TOKEN not in shown
     assert "Signature" not in shown

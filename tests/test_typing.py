@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 API = Path(__file__).parent / "typing" / "api.py"
 ROOT = Path(__file__).parents[1]
 
@@ -31,11 +33,18 @@ def test_pyright_accepts_the_usage(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
-def test_a_wrong_use_is_refused(tmp_path):
-    """So that the check above can fail."""
-    (tmp_path / "wrong.py").write_text(
-        "from dsql_lambda import run_transaction\nx: str = run_transaction(lambda tx: tx.attempt)\n"
-    )
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x: str = dsql_lambda.run_transaction(lambda tx: tx.attempt)", "ncompatible type"),
+        ("dsql_lambda.OCCRetryConfig(jitter='none')", "incompatible type"),
+        ("dsql_lambda.OCCRetryConfig(3)", "Too many positional arguments"),
+        ("dataclasses.replace(dsql_lambda.OCCRetryConfig(), max_attempts=5)", "cannot be"),
+    ],
+)
+def test_a_wrong_use_is_refused(tmp_path, code, said):
+    """What would fail when it runs: values are no dataclasses, and take their fields by name."""
+    (tmp_path / "wrong.py").write_text(f"import dataclasses\nimport dsql_lambda\n{code}\n")
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", str(tmp_path / "wrong.py")],
         capture_output=True,
@@ -43,4 +52,4 @@ def test_a_wrong_use_is_refused(tmp_path):
         cwd=ROOT,
         check=False,
     )
-    assert "Incompatible types" in done.stdout or "incompatible type" in done.stdout
+    assert said in done.stdout

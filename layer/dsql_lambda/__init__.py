@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .errors import OCCRetryExhausted as OCCRetryExhausted
     from .errors import TokenError as TokenError
     from .errors import TransactionError as TransactionError
+    from .iam_token import Token as Token
     from .occ import OCCConflict as OCCConflict
     from .occ import OCCType as OCCType
     from .occ import classify_occ as classify_occ
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from .options import ConnectOptions as ConnectOptions
     from .pool import Pool as Pool
     from .retry import OCCRetryConfig as OCCRetryConfig
-    from .token import Token as Token
     from .transaction import Transaction as Transaction
     from .wire import DatabaseError as DatabaseError
 
@@ -60,11 +60,11 @@ _MODULES = {
         "TokenError",
         "TransactionError",
     ),
+    "iam_token": ("Token",),
     "occ": ("OCCConflict", "OCCType", "classify_occ", "is_occ_error"),
     "options": ("ConnectOptions",),
     "pool": ("Pool",),
     "retry": ("OCCRetryConfig",),
-    "token": ("Token",),
     "transaction": ("Transaction",),
     "wire": ("DatabaseError",),
 }

@@ -26,7 +26,6 @@ from .occ import OCCConflict, OCCType, classify_occ
 from .retry import OCCRetryConfig, default_retry
 from .telemetry import Telemetry
 from .transaction import COMMIT, Transaction
-from .value import Value
 from .wire import DatabaseError, Wire
 
 TYPE_CHECKING = False
@@ -100,12 +99,13 @@ class Outcome:
         self.phase = phase
 
 
-class _Step(Value, kw_only=True):
+class _Step:
     """What follows an attempt: another one after `delay` seconds, or none, and this error from this cause."""
 
-    delay: float = 0.0
-    error: BaseException | None = None
-    cause: BaseException | None = None
+    def __init__(self, *, delay: float = 0.0, error: BaseException | None = None, cause: BaseException | None = None) -> None:
+        self.delay = delay
+        self.error = error
+        self.cause = cause
 
 
 _RETRIED = {

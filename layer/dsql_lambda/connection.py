@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 
 from .attempt import Ending, ending_of, outcome_unknown, random_number, run_in_transaction
 from .errors import ConnectError, DeadlineExceeded, TransactionError
+from .iam_token import Signer
 from .link import NEVER, Opener, dial, open_tcp
-from .options import ConnectOptions
+from .options import ConnectOptions, signer_for
 from .retry import OCCRetryConfig
 from .telemetry import Telemetry
-from .token import Signer
 from .transaction import Transaction
 from .wire import DatabaseError, Flights, InterfaceError, Wire
 
@@ -100,7 +100,7 @@ def connect(target: ConnectOptions | str | None = None, **overrides: Any) -> Con
     `ConfigError`, `TokenError` or `ConnectError`. The connection lives for at most 60 minutes: DSQL cuts it then.
     """
     options = as_options(target, overrides)
-    return open_connection(Connection, options, Signer(options))
+    return open_connection(Connection, options, signer_for(options))
 
 
 def as_options(target: ConnectOptions | str | None, overrides: dict[str, Any]) -> ConnectOptions:

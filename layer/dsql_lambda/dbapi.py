@@ -11,8 +11,7 @@ from typing import Any
 
 from .connection import as_options, open_connection
 from .driver import dbapi as pg8000_dbapi
-from .options import ConnectOptions
-from .token import Signer
+from .options import ConnectOptions, signer_for
 from .wire import dbapi_connection
 
 apilevel = "2.0"
@@ -28,4 +27,4 @@ def __getattr__(name: str) -> Any:
 def connect(target: ConnectOptions | str | None = None, **overrides: Any) -> Any:
     """Open one new `pg8000.dbapi.Connection`, with a fresh token. Arguments and errors are those of `dsql_lambda.connect`."""
     options = as_options(target, overrides)
-    return open_connection(dbapi_connection(), options, Signer(options))
+    return open_connection(dbapi_connection(), options, signer_for(options))

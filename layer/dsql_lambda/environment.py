@@ -15,13 +15,13 @@ from collections.abc import Callable
 from functools import partial
 
 from .attempt import ConnectionSource, random_number, run_in_transaction
+from .checks import check_number
 from .connection import MAX_AGE_SECONDS, Connection, as_options, max_age, open_connection, reason_to_replace
 from .errors import TransactionError
 from .link import NEVER, Opener, open_tcp
-from .options import ConnectOptions, check_number
+from .options import ConnectOptions, signer_for
 from .retry import OCCRetryConfig
 from .telemetry import Telemetry
-from .token import Signer
 from .transaction import Transaction
 from .wire import IDLE, Wire
 
@@ -57,7 +57,7 @@ class CachedConnection:
             open_connection,
             Connection,
             options,
-            Signer(options, clock=clock),
+            signer_for(options, clock=clock),
             keep_token=True,
             opener=opener,
             clock=clock,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from .value import Value
+from .frozen import Frozen
 
 SERIALIZATION_FAILURE = "40001"
 
@@ -28,12 +28,17 @@ class OCCType(StrEnum):
     """A serialization failure without a marker."""
 
 
-class OCCConflict(Value):
+class OCCConflict(Frozen):
     """A conflict as it was classified."""
 
     type: OCCType
     code: str
     """`OC000`, `OC001`, or `40001` where the server named neither."""
+
+    __match_args__ = ("type", "code")
+
+    def __init__(self, type: OCCType, code: str) -> None:  # noqa: A002 - the field's name
+        self.__dict__.update(type=type, code=code)
 
 
 _BY_CODE = {

@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from .attempt import random_number, run_in_transaction
+from .checks import check_number
 from .connection import MAX_AGE_SECONDS, Connection, as_options, open_connection
 from .errors import ConnectError, DeadlineExceeded
 from .link import NEVER, Opener, open_tcp
-from .options import ConnectOptions, check_number
+from .options import ConnectOptions, signer_for
 from .retry import OCCRetryConfig
 from .telemetry import Telemetry
-from .token import Signer
 from .transaction import Transaction
 from .wire import Wire
 
@@ -98,7 +98,7 @@ class Pool:
         check_number("max_idle", max_idle, 0, _LONGEST_LIFETIME, above=True)
         check_number("acquire_timeout", acquire_timeout, 0, 86_400, above=True)
         self.options = as_options(target, overrides)
-        self._signer = Signer(self.options, clock=clock)
+        self._signer = signer_for(self.options, clock=clock)
         self._min_size, self._max_size = min_size, max_size
         self._max_lifetime = max_lifetime
         self._max_idle = max_idle

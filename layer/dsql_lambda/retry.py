@@ -10,16 +10,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from math import inf
+from typing import Literal, get_args
 
+from .checks import check_choice, check_number
 from .errors import ConfigError
+from .frozen import Frozen
 from .occ import OCCType
-from .options import check_number
-from .value import Value
+
+Jitter = Literal["additive", "full"]
+Backoff = Literal["exponential", "proportional"]
 
 _MOST_ATTEMPTS = 100
 _LONGEST_DELAY_MS = 5000.0
-_JITTERS = ("additive", "full")
-_BACKOFFS = ("exponential", "proportional")
 
 # The proportional delay's shares, as `benchmarks/contention.py` found them.
 _OF_ELAPSED = 1 / 8
@@ -27,7 +29,7 @@ _OF_LAST_ATTEMPT = 5
 _OF_REMAINING = 1 / 60
 
 
-class OCCRetryConfig(Value, kw_only=True):
+class OCCRetryConfig(Frozen):
     """Attempts and delays. `OCCRetryConfig(max_attempts=1)` turns retrying off.
 
     The `exponential` delay before attempt n + 1 is `base_delay_ms * 2 ** (n - 1)`. The `proportional` one is an eighth of the
@@ -38,36 +40,52 @@ class OCCRetryConfig(Value, kw_only=True):
     Raises `ConfigError` for a value out of its bounds.
     """
 
-    max_attempts: int | None = 3
+    max_attempts: int | None
     """Attempts in all, the first one counted: 1 to 100. None: as many as the deadline leaves time for; 100 without one."""
-    base_delay_ms: float = 1.0
+    base_delay_ms: float
     """The first delay in milliseconds: above 0, at most 5,000."""
-    max_delay_ms: float = 100.0
+    max_delay_ms: float
     """What a delay grows to at most, in milliseconds: at least `base_delay_ms`, at most 5,000."""
-    jitter_factor: float = 0.25
+    jitter_factor: float
     """The most that additive jitter adds, as a share of the delay: 0 to 1."""
-    jitter: str = "additive"
+    jitter: Jitter
     """`additive` (the connectors') or `full` (spreads many contenders further apart)."""
-    immediate_schema_retry: bool = False
+    immediate_schema_retry: bool
     """Make the first retry of a schema conflict (OC001) at once: the same session's next try clears it."""
-    backoff: str = "exponential"
+    backoff: Backoff
     """`exponential` (the connectors') or `proportional` (to the transaction's own time, whatever the distance and the work)."""
 
-    def __post_init__(self) -> None:
-        if self.max_attempts is not None:
-            check_number("max_attempts", self.max_attempts, 1, _MOST_ATTEMPTS, whole=True)
-        check_number("base_delay_ms", self.base_delay_ms, 0, _LONGEST_DELAY_MS, above=True)
-        check_number("max_delay_ms", self.max_delay_ms, 0, _LONGEST_DELAY_MS, above=True)
-        check_number("jitter_factor", self.jitter_factor, 0, 1)
-        if self.max_delay_ms < self.base_delay_ms:
+    def __init__(
+        self,
+        *,
+        max_attempts: int | None = 3,
+        base_delay_ms: float = 1.0,
+        max_delay_ms: float = 100.0,
+        jitter_factor: float = 0.25,
+        jitter: Jitter = "additive",
+        immediate_schema_retry: bool = False,
+        backoff: Backoff = "exponential",
+    ) -> None:
+        if max_attempts is not None:
+            check_number("max_attempts", max_attempts, 1, _MOST_ATTEMPTS, whole=True)
+        check_number("base_delay_ms", base_delay_ms, 0, _LONGEST_DELAY_MS, above=True)
+        check_number("max_delay_ms", max_delay_ms, 0, _LONGEST_DELAY_MS, above=True)
+        check_number("jitter_factor", jitter_factor, 0, 1)
+        if max_delay_ms < base_delay_ms:
             raise ConfigError(
-                f"max_delay_ms ({self.max_delay_ms:g}) is below base_delay_ms ({self.base_delay_ms:g}): "
-                "set it to the same or more"
+                f"max_delay_ms ({max_delay_ms:g}) is below base_delay_ms ({base_delay_ms:g}): set it to the same or more"
             )
-        if self.jitter not in _JITTERS:
-            raise ConfigError(f"jitter is {self.jitter!r}: it must be one of {', '.join(_JITTERS)}")
-        if self.backoff not in _BACKOFFS:
-            raise ConfigError(f"backoff is {self.backoff!r}: it must be one of {', '.join(_BACKOFFS)}")
+        check_choice("jitter", jitter, get_args(Jitter))
+        check_choice("backoff", backoff, get_args(Backoff))
+        self.__dict__.update(
+            max_attempts=max_attempts,
+            base_delay_ms=base_delay_ms,
+            max_delay_ms=max_delay_ms,
+            jitter_factor=jitter_factor,
+            jitter=jitter,
+            immediate_schema_retry=immediate_schema_retry,
+            backoff=backoff,
+        )
 
     @classmethod
     def for_lambda(cls) -> OCCRetryConfig:
