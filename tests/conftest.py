@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from dsql_lambda import ConnectOptions, environment
-from dsql_lambda.attempt import run_in_transaction
+from dsql_lambda import ConnectOptions, cache
+from dsql_lambda.cache import CachedConnection
 from dsql_lambda.credentials import Credentials
-from dsql_lambda.environment import CachedConnection
-from dsql_lambda.link import NEVER
+from dsql_lambda.runner import run_in_transaction
+from dsql_lambda.system import NEVER, System
 from dsql_lambda.telemetry import Telemetry
 from dsql_local import LocalDsql
 
@@ -67,10 +67,10 @@ def options(dsql: LocalDsql) -> Iterator[ConnectOptions]:
     environ = dsql.environment
     credentials = Credentials(access_key=environ["AWS_ACCESS_KEY_ID"], secret_key=environ["AWS_SECRET_ACCESS_KEY"])
     yield ConnectOptions.from_env(environ, credentials=credentials)
-    for cached in environment._cached.values():
+    for cached in cache._cached.values():
         cached.close()
-    environment._cached.clear()
-    environment._from_environment.clear()
+    cache._cached.clear()
+    cache._from_environment.clear()
 
 
 @dataclass
@@ -90,6 +90,10 @@ class RecordingLogger:
         return [message for _, message, _ in self.records]
 
 
+def here() -> None:
+    """What the records of a stage name as their function."""
+
+
 class Stage:
     """Transactions on a cached connection of their own, in front of a logger and a clock that a test can read."""
 
@@ -100,28 +104,22 @@ class Stage:
         self.logger = RecordingLogger()
         self.slept: list[float] = []
         self.late_by = 0.0
-        self.pid = os.getpid()
         self.source = self.new_source()
 
     def monotonic(self) -> float:
         return time.monotonic() + self.late_by
 
     def new_source(self, **changes: Any) -> CachedConnection:
-        self.source = CachedConnection(
-            self.options.replace(**changes) if changes else self.options,
-            clock=self.wall_clock.time,
-            monotonic=self.monotonic,
-            getpid=lambda: self.pid,
-        )
+        options = self.options.replace(**changes) if changes else self.options
+        self.source = CachedConnection(options, system=System(clock=self.wall_clock.time, monotonic=self.monotonic))
         return self.source
 
     def run(self, function: Callable[..., Any], **more: Any) -> Any:
         """`run_transaction` on the stage's source; sleeps are noted and not slept."""
         more.setdefault("deadline_at", NEVER)
-        telemetry = Telemetry(logger=self.logger, function_name="here")
-        return run_in_transaction(
-            function, self.source, telemetry=telemetry, monotonic=self.monotonic, sleep=self.slept.append, **more
-        )
+        telemetry = Telemetry(here, logger=self.logger)
+        system = System(monotonic=self.monotonic, sleep=self.slept.append)
+        return run_in_transaction(function, self.source, telemetry=telemetry, system=system, **more)
 
     def flights(self) -> list[tuple[str, ...]]:
         """The statements of each flight since the last call, by their first word."""

@@ -14,7 +14,7 @@ from dsql_lambda import ConfigError, ConnectError, ConnectOptions, connect
 from dsql_lambda import link as link_module
 from dsql_lambda.connection import Connection, open_connection
 from dsql_lambda.credentials import Credentials
-from dsql_lambda.link import NEVER, DeadlineReached, Link, dial
+from dsql_lambda.system import NEVER, DeadlineReached, Link, dial
 from dsql_lambda.options import signer_for
 
 HOST = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql.us-east-1.on.aws"

@@ -73,7 +73,7 @@ def test_a_full_endpoint_is_all_it_takes():
         (f"postgres://{HOST}/postgres?user=app", {"user": "app", "database": "postgres"}),
         (f"postgres://app@{HOST}?user=", {"user": "app"}),
         (f"postgres://{HOST}?ormPrefix=%20%20", {"resolved_application_name": f"dsql-lambda/{__version__}"}),
-        # Beyond the connector.
+        # The parameters that the connectors do not have.
         (f"postgres://{HOST}?hostaddr=10.0.0.7", {"dial_host": "10.0.0.7", "tls_name": HOST}),
         (f"postgres://{HOST}?serverName=other.example.com", {"tls_name": "other.example.com", "dial_host": HOST}),
         (f"postgres://{HOST}?clusterId={CLUSTER}", {"startup_params": {"options": f"-c amzn-cluster-id={CLUSTER}"}}),
@@ -155,7 +155,7 @@ def test_argument_beats_url_beats_environment_beats_default():
 
 
 def test_the_environment_alone_is_enough():
-    """Each field has its variable; DSQL_URL has them all; the variables of AWS's samples stand for two of them."""
+    """Each option has its variable, DSQL_URL sets several, and the variables of AWS's samples stand for two of them."""
     environ = {
         "CLUSTER_ENDPOINT": "ignored.example.com",
         "CLUSTER_USER": "ignored",
@@ -306,7 +306,7 @@ def test_a_variable_that_is_near_one_of_ours_is_warned_of(name):
 
 
 def test_a_variable_of_somebody_else_is_not_ours():
-    """No warning, and nothing is refused."""
+    """An unknown DSQL_ variable is ignored unless its name is close to a known one."""
     assert ConnectOptions.from_env({"DSQL_HOST": HOST, "DSQL_USER_RO": "ro", "DSQL_HOST_FOR_REPORTS": "x"}).host == HOST
     assert ConnectOptions.from_env({"DSQL_HOST": HOST, "DSQL_CLUSTER_ARN": "x", "DSQL_CONNECT_AT_INIT": "0"}).host == HOST
 

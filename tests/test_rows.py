@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from dsql_lambda import Connection, DatabaseError, rows
 from dsql_lambda.driver import converters
-from dsql_lambda.link import Link
+from dsql_lambda.transport import Transport
 from dsql_lambda.values import read_json
-from dsql_local.postgres import Postgres
-from dsql_local.template import SUPERUSER
+from dsql_local.postgres.server import Postgres
+from dsql_local.postgres.template import SUPERUSER
 
 
 class Both:
@@ -236,7 +236,7 @@ def test_the_link_gives_back_what_came_in_whatever_the_pieces(pieces, data):
         for piece in pieces:
             theirs.send(piece)
     stream, read = b"".join(pieces), b""
-    with closing(Link(ours)) as link:
+    with closing(Transport(ours)) as link:
         while len(read) < len(stream):
             size = data.draw(st.integers(1, len(stream) - len(read)))
             assert link.fill(size)

@@ -137,7 +137,7 @@ class Provider:
     ],
 )
 def test_given_credentials_of_every_kind_are_read(source, access_key):
-    """A session, credentials, a provider, a callable, our own."""
+    """boto3's session, botocore's credentials and providers, a callable, and `Credentials` are all accepted."""
     assert signer_for(ConnectOptions(host=HOST, credentials=source)).credentials().access_key == access_key
 
 

@@ -10,8 +10,8 @@ from pg8000.types import PGInterval, Range
 from dsql_lambda import Connection
 from dsql_lambda.intervals import read_interval
 from dsql_lambda.values import READERS
-from dsql_local.postgres import Postgres
-from dsql_local.template import SUPERUSER
+from dsql_local.postgres.server import Postgres
+from dsql_local.postgres.template import SUPERUSER
 
 
 @pytest.fixture(scope="module")

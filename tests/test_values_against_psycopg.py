@@ -21,8 +21,8 @@ from psycopg.adapt import Transformer
 from psycopg.pq import Format
 
 from dsql_lambda import Connection, DatabaseError
-from dsql_local.postgres import Postgres
-from dsql_local.template import SUPERUSER
+from dsql_local.postgres.server import Postgres
+from dsql_local.postgres.template import SUPERUSER
 
 DEFAULTS = {"datestyle": "ISO, MDY", "timezone": "UTC", "intervalstyle": "postgres", "bytea_output": "hex"}
 

@@ -19,7 +19,7 @@ import pytest
 from dsql_lambda import CommitOutcomeUnknown, DeadlineExceeded, connect
 from dsql_lambda.attempt import run_in_transaction
 from dsql_lambda.connection import Connection
-from dsql_lambda.link import NEVER, Link
+from dsql_lambda.system import NEVER, Link
 from dsql_lambda.telemetry import Telemetry
 
 ADD = "UPDATE accounts SET balance = balance + :amount WHERE id = :id"

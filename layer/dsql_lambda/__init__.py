@@ -20,12 +20,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .attempt import retry_on_occ as retry_on_occ
+    from .cache import cached_connection as cached_connection
     from .connection import Connection as Connection
     from .connection import connect as connect
+    from .decorator import run_transaction as run_transaction
     from .decorator import with_dsql_transaction as with_dsql_transaction
-    from .environment import cached_connection as cached_connection
-    from .environment import run_transaction as run_transaction
     from .errors import CommitOutcomeUnknown as CommitOutcomeUnknown
     from .errors import ConfigError as ConfigError
     from .errors import ConnectError as ConnectError
@@ -42,14 +41,16 @@ if TYPE_CHECKING:
     from .options import ConnectOptions as ConnectOptions
     from .pool import Pool as Pool
     from .retry import OCCRetryConfig as OCCRetryConfig
+    from .runner import retry_on_occ as retry_on_occ
+    from .server_errors import DatabaseError as DatabaseError
+    from .server_errors import InterfaceError as InterfaceError
+    from .server_errors import ProtocolError as ProtocolError
     from .transaction import Transaction as Transaction
-    from .wire import DatabaseError as DatabaseError
 
 _MODULES = {
-    "attempt": ("retry_on_occ",),
+    "cache": ("cached_connection",),
     "connection": ("Connection", "connect"),
-    "decorator": ("with_dsql_transaction",),
-    "environment": ("cached_connection", "run_transaction"),
+    "decorator": ("run_transaction", "with_dsql_transaction"),
     "errors": (
         "CommitOutcomeUnknown",
         "ConfigError",
@@ -65,8 +66,9 @@ _MODULES = {
     "options": ("ConnectOptions",),
     "pool": ("Pool",),
     "retry": ("OCCRetryConfig",),
+    "runner": ("retry_on_occ",),
+    "server_errors": ("DatabaseError", "InterfaceError", "ProtocolError"),
     "transaction": ("Transaction",),
-    "wire": ("DatabaseError",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from .connection import as_options, open_connection
+from .connector import ConnectionFactory, as_options
 from .driver import dbapi as pg8000_dbapi
-from .options import ConnectOptions, signer_for
-from .wire import dbapi_connection
+from .options import ConnectOptions
+from .pg8000_adapter import PipelinedConnection
 
 apilevel = "2.0"
 threadsafety = 1
 paramstyle = "format"
+
+
+class Connection(PipelinedConnection, pg8000_dbapi().Connection):  # type: ignore[misc]
+    """A `pg8000.dbapi.Connection` to DSQL."""
 
 
 def __getattr__(name: str) -> Any:
@@ -26,5 +30,4 @@ def __getattr__(name: str) -> Any:
 
 def connect(target: ConnectOptions | str | None = None, **overrides: Any) -> Any:
     """Open one new `pg8000.dbapi.Connection`, with a fresh token. Arguments and errors are those of `dsql_lambda.connect`."""
-    options = as_options(target, overrides)
-    return open_connection(dbapi_connection(), options, signer_for(options))
+    return ConnectionFactory(as_options(target, overrides), keeps_token=False).open(Connection)

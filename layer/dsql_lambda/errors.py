@@ -9,7 +9,7 @@
         ├── CommitOutcomeUnknown            COMMIT was sent, no answer came: committed or not
         └── DeadlineExceeded                no time was left, before any conflict
 
-What the server says of a statement is a `DatabaseError` (module `wire`): pg8000's own, with the SQLSTATE as an attribute.
+What the server says of a statement is a `DatabaseError` (module `server_errors`): pg8000's own, with its SQLSTATE.
 All of them can be pickled; none carries a token, a password or a secret.
 """
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from .errors import CommitOutcomeUnknown
 from .frozen import Frozen
 
 SERIALIZATION_FAILURE = "40001"
+_LONGEST_CHAIN = 32  # of causes; an error can be made its own cause
 
 
 class OCCType(StrEnum):
@@ -52,16 +54,18 @@ def classify_occ(error: BaseException | None) -> OCCConflict | None:
     """Tell what kind of conflict an error is, or None if it is none.
 
     Understands pg8000's errors (a dict in `args[0]`), those of psycopg and asyncpg (`sqlstate`), of psycopg2 (`pgcode`),
-    and SQLAlchemy's wrappers around any of them (`orig`).
+    and wrappers around any of them: SQLAlchemy's (`orig`), Django's and Tortoise's (`raise ... from error`).
     """
-    while error is not None:
+    seen = 0
+    while error is not None and not isinstance(error, CommitOutcomeUnknown) and seen < _LONGEST_CHAIN:
         sqlstate, message = _sqlstate_and_message(error)
         if sqlstate == SERIALIZATION_FAILURE:
             return next((conflict for code, conflict in _BY_CODE.items() if f"({code})" in message), _UNMARKED)
         if sqlstate:
             return _BY_CODE.get(sqlstate)
         wrapped = getattr(error, "orig", None)
-        error = wrapped if isinstance(wrapped, BaseException) else None
+        error = wrapped if isinstance(wrapped, BaseException) else error.__cause__
+        seen += 1
     return None
 
 

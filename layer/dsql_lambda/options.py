@@ -64,6 +64,8 @@ class ConnectOptions(Frozen):
     """False sends one statement a flight, and COMMIT in one of its own."""
     probe_after_secs: float
     """A connection unused for so many seconds proves itself first, by a BEGIN whose answer is awaited. 0: always."""
+    configure: Callable[[Any], None] | None
+    """Called with each new connection before it is used: what it SETs stays set, also where the rest is taken back."""
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class ConnectOptions(Frozen):
         connect_timeout: float = 10.0,
         pipeline: bool = True,
         probe_after_secs: float = 60.0,
+        configure: Callable[[Any], None] | None = None,
     ) -> None:
         given = locals()
         values = {name: default if given[name] is None else given[name] for name, default in _DEFAULTS.items()}
@@ -169,6 +172,8 @@ class ConnectOptions(Frozen):
                 continue
             if name == "credentials":
                 shown.append("credentials=<given>")
+            elif name == "configure":
+                shown.append(f"configure={getattr(value, '__qualname__', '<given>')}")
             elif name == "sslrootcert" and is_pem(value):
                 shown.append("sslrootcert=<PEM text>")
             else:
@@ -182,6 +187,8 @@ class ConnectOptions(Frozen):
         check_number("probe_after_secs", self.probe_after_secs, 0, 3600)
         if not isinstance(self.pipeline, bool):
             raise ConfigError(f"pipeline is {self.pipeline!r}: it must be True or False")
+        if self.configure is not None and not callable(self.configure):
+            raise ConfigError(f"configure is {self.configure!r}: it must be a function of one connection")
         if not self.user or not self.database:
             raise ConfigError(f"{'database' if self.user else 'user'} is empty: leave it out for the default")
         if not self.host:

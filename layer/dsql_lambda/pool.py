@@ -1,39 +1,44 @@
 """`Pool`: connections for code that uses threads, on a server or a laptop. A source of connections for the loop.
 
-Knows who waits for a connection, who has one, and which may be kept. What happens under the lock is bookkeeping alone:
-opening and closing happen outside it. First come, first served: a connection that comes back goes to whoever waits longest.
-A thread of its own signs a new token at 80 % of the old one's life and closes what idles, while the pool is open; in Lambda,
-where threads freeze, tokens are signed on demand.
+Knows who waits for a connection, who has one, and which may be kept. First come, first served: a connection that comes back
+goes to whoever waits longest. A thread of its own signs a new token at 80 % of the old one's life and closes idle
+connections, while the pool is open; in Lambda, where threads freeze, tokens are signed on demand.
+
+There is no lock and no counter that an interruption could leave wrong. The truth is who holds each `Place`, changed by one
+atomic operation; the queues only say where to look first. A place whose holder is gone is given up by the next who wants it.
 """
 
 from __future__ import annotations
 
-import os
+import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from .attempt import random_number, run_in_transaction
 from .checks import check_number
-from .connection import MAX_AGE_SECONDS, Connection, as_options, open_connection
+from .claim import Claim, Lease, Place
+from .connection import Connection
+from .connector import ConnectionFactory, as_options
 from .errors import ConnectError, DeadlineExceeded
-from .link import NEVER, Opener, open_tcp
-from .options import ConnectOptions, signer_for
+from .lambda_runtime import is_lambda
+from .options import ConnectOptions
+from .pipeline import Session
 from .retry import OCCRetryConfig
+from .runner import run_in_transaction
+from .system import NEVER, SYSTEM, System
 from .telemetry import Telemetry
 from .transaction import Transaction
-from .wire import Wire
 
 T = TypeVar("T")
 
-_LONGEST_LIFETIME = 3600.0  # DSQL's own end of a connection
+_MAX_AGE_SECONDS = 3300.0  # 55 minutes: DSQL cuts a connection after 60, without an error code
+_LONGEST_LIFETIME = 3600.0
 _JITTER = 0.1  # of a lifetime, so that connections of one age are not replaced together
 _KEEPING_SECONDS = 30.0
 _SOONEST_SECONDS = 0.1
+_LOOK_AGAIN_SECONDS = 0.25  # a waiting thread looks for what an interrupted one did not give back
 
 
 class PoolStatistics(NamedTuple):
@@ -52,17 +57,13 @@ class PoolStatistics(NamedTuple):
 
 
 class _Waiter:
-    """A thread in the queue: woken with a connection, with the right to open one, or because the pool was closed."""
+    """A thread in the queue."""
 
-    __slots__ = ("given", "has_place", "is_served", "woken")
+    __slots__ = ("claim", "woken")
 
-    def __init__(self) -> None:
-        self.woken = threading.Lock()
-        self.woken.acquire()
-        self.is_served = False
-        self.has_place = False
-        """Was it given one of the pool's places: a connection, or the right to open one?"""
-        self.given: Connection | None = None
+    def __init__(self, claim: Claim) -> None:
+        self.claim = claim
+        self.woken = threading.Event()
 
 
 class Pool:
@@ -71,8 +72,7 @@ class Pool:
     `target` and keywords are those of `connect`. `min_size` connections are kept open; `max_lifetime` (seconds, less up to
     a tenth of jitter) and `max_idle` (seconds) say when one is replaced or closed; one that comes back dirty or dead is closed,
     and replaced when it is wanted. `acquire_timeout` (seconds) is how long a thread waits for a connection before
-    `ConnectError`; `configure(connection)` is called for each new one before it is used. Raises `ConfigError` for a size or
-    time that is none; a connection is opened when it is wanted.
+    `ConnectError`. Raises `ConfigError` for a size or time out of its bounds; a connection is opened when it is wanted.
     """
 
     def __init__(
@@ -81,15 +81,10 @@ class Pool:
         *,
         max_size: int = 10,
         min_size: int = 0,
-        max_lifetime: float = MAX_AGE_SECONDS,
+        max_lifetime: float = _MAX_AGE_SECONDS,
         max_idle: float = 600.0,
         acquire_timeout: float = 30.0,
-        configure: Callable[[Connection], None] | None = None,
-        opener: Opener = open_tcp,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-        random: Callable[[], float] = random_number,
+        system: System = SYSTEM,
         **overrides: Any,
     ) -> None:
         check_number("max_size", max_size, 1, 10_000, whole=True)
@@ -98,89 +93,96 @@ class Pool:
         check_number("max_idle", max_idle, 0, _LONGEST_LIFETIME, above=True)
         check_number("acquire_timeout", acquire_timeout, 0, 86_400, above=True)
         self.options = as_options(target, overrides)
-        self._signer = signer_for(self.options, clock=clock)
         self._min_size, self._max_size = min_size, max_size
         self._max_lifetime = max_lifetime
         self._max_idle = max_idle
         self._acquire_timeout = acquire_timeout
-        self._configure = configure
-        self._open_one = partial(
-            open_connection,
-            Connection,
-            self.options,
-            self._signer,
-            keep_token=True,
-            opener=opener,
-            clock=clock,
-            monotonic=monotonic,
-            sleep=sleep,
-            random=random,
-        )
-        self._clock = clock
-        self._monotonic = monotonic
-        self._random = random
+        self._system = system
+        self._factory = ConnectionFactory(self.options, system=system)
         self._is_closed = False
-        self._begin_anew()
+        self._opened = 0
+        self._longest_wait = 0.0
+        self._places = [Place() for _ in range(max_size)]
+        self._free = deque(self._places)  # hints: the right end was used last; those without a connection are at the left
+        self._waiters: deque[_Waiter] = deque()
+        self._lent: dict[int, Lease] = {}  # by the connection's id, for `release`
+        self._stopping = threading.Event()
+        self._emptied = threading.Event()
+        self._keeper: threading.Thread | None = None
         if min_size:
             self._start_keeper()
 
-    def _begin_anew(self) -> None:
-        """No connections: at the start, and in a forked child, where those of before are the parent's."""
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._emptied = threading.Condition(self._lock)
-        self._stopping = threading.Event()
-        self._keeper: threading.Thread | None = None
-        self._idle: deque[Connection] = deque()
-        self._expires_at: dict[Connection, float] = {}
-        self._waiters: deque[_Waiter] = deque()
-        self._size = 0
-        self._opened = 0
-        self._longest_wait = 0.0
-
-    def connection(self) -> _Lease:
+    def connection(self) -> _LentBlock:
         """A connection for a `with` block. It goes back at the block's end: closed if it is in a transaction, or dead.
 
         Raises `ConnectError` when none was free for `acquire_timeout` seconds, or none could be opened.
         """
-        return _Lease(self)
+        return _LentBlock(self)
+
+    def acquire(self, deadline_at: float = NEVER) -> Connection:
+        """A connection, to be given back by `release` or at the end of a `with` block. Raises as `connection` does."""
+        claim = Claim(sys._getframe())
+        try:
+            session = self._checkout(claim, deadline_at)
+            connection: Connection = session.connection
+            place = claim.place
+            if place is not None:
+                lease = Lease(connection)
+                self._lent[id(connection)] = lease
+                connection._give_back = self.release
+                place.session = None  # who dropped the connection without giving it back has no claim any more
+                place.hand_over(lease)
+        except BaseException:
+            claim.abandon()
+            raise
+        return connection
+
+    def release(self, connection: Connection) -> None:
+        """Give a connection back. One that is not lent by this pool is left alone."""
+        lease = self._lent.pop(id(connection), None)
+        connection._give_back = None
+        if lease is None or lease.place is None or lease.place.holder is not lease:
+            return
+        lease.place.session = connection._session
+        self._checkin(lease, "")
 
     def transaction_with_retry(self, function: Callable[[Transaction], T], retry: OCCRetryConfig | None = None) -> T:
         """Run `function(tx)` in a transaction, each attempt on a connection of the pool, again when DSQL reports a conflict.
 
         The function may run several times: it must have no effect outside `tx`. Raises what `run_transaction` raises.
         """
-        telemetry = Telemetry(function_name=getattr(function, "__qualname__", ""))
-        return run_in_transaction(function, self, retry=retry, telemetry=telemetry)
+        return run_in_transaction(function, self, retry=retry, telemetry=Telemetry(function))
 
     @property
     def statistics(self) -> PoolStatistics:
         """How it is now."""
-        with self._lock:
-            return PoolStatistics(self._size, len(self._idle), len(self._waiters), self._opened, self._longest_wait)
+        held = [each for each in self._places if each.holder is not None]
+        idle = [each for each in self._places if each.holder is None and each.session is not None]
+        return PoolStatistics(len(held) + len(idle), len(idle), len(self._waiters), self._opened, self._longest_wait)
 
     def close(self, timeout: float = 30.0) -> None:
-        """Close the idle connections, wake the waiting threads, and wait up to `timeout` seconds for what is still out.
+        """Close the idle connections, wake the waiting threads, and wait up to `timeout` seconds for what is still lent.
 
         What comes back later is closed then. May be called again.
         """
-        self._leave_to_the_parent()
-        with self._lock:
-            self._is_closed = True
-            self._stopping.set()
-            idle = list(self._idle)
-            self._idle.clear()
-            self._size -= len(idle)
-            for waiter in self._waiters:
-                waiter.is_served = True
-                waiter.woken.release()
-            self._waiters.clear()
-        for connection in idle:
-            self._end(connection)
+        self._is_closed = True
+        self._stopping.set()
+        claim = Claim(sys._getframe())
+        for place in self._places:
+            if place.take(claim):
+                self._end(place)
+                place.release(claim)
+        while self._waiters:
+            self._waiters.popleft().woken.set()
         if self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join(timeout)
-        with self._emptied:
-            self._emptied.wait_for(lambda: self._size == 0, timeout)
+        end = self._system.monotonic() + timeout
+        while any(self._is_held(each) for each in self._places):
+            remaining = end - self._system.monotonic()
+            if remaining <= 0:
+                return
+            self._emptied.wait(min(remaining, _LOOK_AGAIN_SECONDS))
+            self._emptied.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -194,156 +196,162 @@ class Pool:
 
     # A source of connections for the loop.
 
-    def checkout(self, deadline_at: float) -> Connection:
-        """A connection, claimed for one transaction."""
-        connection = self.acquire(deadline_at)
-        connection.claim()
-        return connection
+    def _checkout(self, claim: Claim, deadline_at: float) -> Session:
+        """A usable connection: the one used last, a new one, or the next that comes back."""
+        self._refuse_if_closed()
+        place = None if self._waiters else self._take_free(claim)
+        if place is None:
+            place = self._wait(claim, deadline_at)
+        try:
+            session = place.session
+            if session is not None:
+                if not session.reason_to_replace(place.expires_at):
+                    return session
+                self._end(place)
+            return self._open(place, deadline_at)
+        except BaseException:
+            self._pass_on(place, claim)
+            raise
 
-    def checkin(self, connection: Wire, reason: str) -> None:
+    def _checkin(self, claim: Claim, reason: str) -> None:
         """Take it back. A link that died while it idled tells of others that idled as long: they are closed too."""
-        connection.release()
-        if isinstance(connection, Connection):
+        place = claim.place
+        if place is None or place.holder is not claim:
+            return
+        session = place.session
+        if session is not None:
             if reason == "stale":
-                self._drop_idle(self._clock() - connection.probe_after_secs)
-            self.release(connection)
+                self._drop_idle(self._system.clock() - session.probe_after_secs)
+            if self._is_closed or not session.is_clean or self._system.clock() >= place.expires_at:
+                self._end(place)
+        self._pass_on(place, claim)
 
     # The bookkeeping.
 
-    def acquire(self, deadline_at: float = NEVER) -> Connection:
-        """A connection that is `release`d afterwards. Raises as `connection` does, and `DeadlineExceeded`."""
-        self._leave_to_the_parent()
-        with self._lock:
-            self._refuse_if_closed()
-            connection = self._idle.pop() if self._idle else None
-            waiter = None
-            if connection is None:
-                if self._size < self._max_size:
-                    self._size += 1
-                else:
-                    waiter = _Waiter()
-                    self._waiters.append(waiter)
-        if waiter is not None:
-            connection = self._await(waiter, deadline_at)
-        if connection is not None:
-            if not self._is_of_no_use(connection):
-                return connection
-            self._end(connection)
-        return self._open(deadline_at)
+    def _take_free(self, claim: Claim) -> Place | None:
+        """A place that nobody has, if there is one; the one that was used last before the others."""
+        for _ in range(len(self._free)):
+            try:
+                place = self._free.pop()
+            except IndexError:
+                break
+            if place.take(claim):
+                return place
+        return self._take_abandoned(claim)
 
-    def _leave_to_the_parent(self) -> None:
-        """In a forked child: the connections are the parent's, so not a byte goes out on them, and the pool begins anew."""
-        if self._pid != os.getpid():
-            for each in self._expires_at:
-                each.abandon()
-            self._begin_anew()
+    def _take_abandoned(self, claim: Claim) -> Place | None:
+        """A place whose holder is gone, or that an interruption kept out of the queue."""
+        for index, place in enumerate(self._places):
+            if place.holder is None and place not in self._free and place.take(claim):
+                return place
+            holder = place.holder
+            if holder is not None and not holder.is_alive():
+                place.give_up()
+                self._places[index] = fresh = Place()
+                if fresh.take(claim):
+                    return fresh
+        return None
 
-    def release(self, connection: Connection) -> None:
-        """Give a connection back: to whoever waits longest, or to the idle ones; or close it."""
-        self._leave_to_the_parent()
-        if connection.is_closed and connection not in self._expires_at:
-            return  # the parent's, or one that `close` has ended
-        keeps = connection.is_clean and self._clock() < self._expires_at.get(connection, 0.0)
-        with self._lock:
-            keeps = keeps and not self._is_closed
-            if keeps and not self._waiters:
-                self._idle.append(connection)
-            else:
-                self._pass_on(connection if keeps else None)
-        if not keeps:
-            self._end(connection)
-
-    def _pass_on(self, connection: Connection | None) -> None:
-        """Under the lock: hand a connection, or the right to open one, to the first who waits."""
-        if self._waiters:
-            waiter = self._waiters.popleft()
-            waiter.given = connection
-            waiter.is_served = waiter.has_place = True
-            waiter.woken.release()
-        else:
-            self._size -= 1
-            self._emptied.notify_all()
-
-    def _await(self, waiter: _Waiter, deadline_at: float) -> Connection | None:
-        started_at = self._monotonic()
-        limit = min(self._acquire_timeout, deadline_at - started_at)
+    def _wait(self, claim: Claim, deadline_at: float) -> Place:
+        """Queue until a place is given over. Raises `ConnectError` or `DeadlineExceeded` when the time is over."""
+        monotonic = self._system.monotonic
+        started_at = monotonic()
+        limit_at = min(started_at + self._acquire_timeout, deadline_at)
+        waiter = _Waiter(claim)
+        claim.place = None
+        self._waiters.append(waiter)
         try:
-            waiter.woken.acquire(timeout=max(limit, 0.0))
-            with self._lock:
-                self._longest_wait = max(self._longest_wait, self._monotonic() - started_at)
-                if waiter.is_served:
+            while True:
+                # It is its turn, or a place came free before it stood in the queue.
+                if self._waiters and self._waiters[0] is waiter and (place := self._take_free(claim)) is not None:
+                    return self._served(waiter, place, started_at)
+                remaining = limit_at - monotonic()
+                waiter.woken.wait(min(max(remaining, 0.0), _LOOK_AGAIN_SECONDS))
+                self._longest_wait = max(self._longest_wait, monotonic() - started_at)
+                given = claim.place
+                if given is not None and given.holder is claim:
                     self._refuse_if_closed()
-                    return waiter.given
-            if limit < self._acquire_timeout:
-                raise DeadlineExceeded(
-                    "no connection was free before the deadline (connect); nothing was committed", phase="connect"
-                )
-            raise ConnectError(
-                f"no connection of the pool was free for {self._acquire_timeout:g} s: all {self._max_size} are in use; raise "
-                "max_size, or give connections back sooner"
-            )
+                    return self._served(waiter, given, started_at)
+                self._refuse_if_closed()
+                if remaining <= 0:
+                    break
         except BaseException:
             self._leave_queue(waiter)
             raise
+        self._leave_queue(waiter)
+        if limit_at < started_at + self._acquire_timeout:
+            raise DeadlineExceeded("no connection was free before the deadline (connect); nothing was committed", phase="connect")
+        raise ConnectError(
+            f"no connection of the pool was free for {self._acquire_timeout:g} s: all {self._max_size} are in use; raise "
+            "max_size, or give connections back sooner"
+        )
+
+    def _served(self, waiter: _Waiter, place: Place, started_at: float) -> Place:
+        self._longest_wait = max(self._longest_wait, self._system.monotonic() - started_at)
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+            given = waiter.claim.place
+            waiter.claim.place = place
+            if given is not None and given is not place:
+                self._pass_on(given, waiter.claim)
+        return place
 
     def _leave_queue(self, waiter: _Waiter) -> None:
         """A thread that gives up (its time is over, the pool was closed, it was interrupted) passes on what it was given."""
-        with self._lock:
-            if not waiter.is_served:
-                self._waiters.remove(waiter)
-            elif waiter.has_place:
-                self._pass_on(None)
-        if waiter.given is not None:
-            self._end(waiter.given)
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+        place = waiter.claim.place
+        if place is not None and place.holder is waiter.claim:
+            self._pass_on(place, waiter.claim)
 
-    def _open(self, deadline_at: float) -> Connection:
-        try:
-            self._start_keeper()
-            connection = self._open_one(deadline_at)
-            self._configured(connection)
-        except BaseException:
-            with self._lock:
-                self._pass_on(None)
-            raise
-        with self._lock:
-            self._opened += 1
-            self._expires_at[connection] = connection.opened_at + self._max_lifetime * (1 - _JITTER * self._random())
-        return connection
-
-    def _configured(self, connection: Connection) -> None:
-        if self._configure is None:
+    def _pass_on(self, place: Place, claim: Claim) -> None:
+        """Give a place to whoever waits longest, or let anybody take it."""
+        while not self._is_closed:
+            try:
+                waiter = self._waiters.popleft()
+            except IndexError:
+                break
+            place.hand_over(waiter.claim)
+            waiter.woken.set()
             return
-        try:
-            self._configure(connection)
-        except BaseException:
-            connection.close()
-            raise
+        place.release(claim)
+        if place in self._places:
+            if place.session is None:
+                self._free.appendleft(place)
+            else:
+                self._free.append(place)
+        self._emptied.set()
 
-    def _is_of_no_use(self, connection: Connection) -> bool:
-        """Judged without a round trip, just before it is given out."""
-        return (
-            not connection.is_clean
-            or self._clock() >= self._expires_at.get(connection, 0.0)
-            or connection.clock() < connection.opened_at
-            or connection.link.is_readable()
-        )
+    def _open(self, place: Place, deadline_at: float) -> Session:
+        self._start_keeper()
+        connection = self._factory.open(Connection, deadline_at)
+        session: Session = connection._session
+        place.expires_at = session.opened_at + self._max_lifetime * (1 - _JITTER * self._system.random())
+        place.session = session
+        self._opened += 1
+        return session
 
-    def _end(self, connection: Connection) -> None:
-        """Close it, outside the lock; its place is somebody else's already."""
-        with self._lock:
-            self._expires_at.pop(connection, None)
-        if not connection.is_closed:
-            connection.close()
+    def _end(self, place: Place) -> None:
+        session = place.session
+        if session is not None:
+            place.session = None
+            if session.transport.is_inherited:
+                session.abandon()
+            else:
+                session.close()
+
+    def _is_held(self, place: Place) -> bool:
+        holder = place.holder
+        return holder is not None and holder.is_alive()
 
     def _drop_idle(self, unused_since: float) -> None:
         """Close the idle connections that were last used before a moment."""
-        with self._lock:
-            dropped = [each for each in self._idle if each.used_at <= unused_since]
-            for each in dropped:
-                self._idle.remove(each)
-                self._pass_on(None)
-        for each in dropped:
-            self._end(each)
+        claim = Claim(sys._getframe())
+        for place in list(self._free):
+            session = place.session
+            if session is not None and session.used_at <= unused_since and place.take(claim):
+                self._end(place)
+                place.release(claim)
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
@@ -352,12 +360,10 @@ class Pool:
     # The keeper.
 
     def _start_keeper(self) -> None:
-        if os.environ.get("AWS_LAMBDA_RUNTIME_API"):
+        if is_lambda() or self._is_closed or (self._keeper is not None and self._keeper.is_alive()):
             return
-        with self._lock:
-            if self._keeper is None and not self._is_closed:
-                self._keeper = threading.Thread(target=self._keep, name="dsql-pool", daemon=True)
-                self._keeper.start()
+        self._keeper = threading.Thread(target=self._keep, name="dsql-pool", daemon=True)
+        self._keeper.start()
 
     def _keep(self) -> None:
         """Until the pool is closed: a fresh token before the kept one grows old, no long idle ones, `min_size` open ones."""
@@ -365,33 +371,39 @@ class Pool:
         while not self._stopping.wait(wait):
             wait = _KEEPING_SECONDS
             try:
-                token = self._signer.token()
-                wait = min(wait, max(token.refresh_at - self._clock(), _SOONEST_SECONDS))
-                self._drop_idle(self._clock() - self._max_idle)
+                clock = self._system.clock
+                token = self._factory.signer.token()
+                wait = min(wait, max(token.refresh_at - clock(), _SOONEST_SECONDS))
+                self._drop_idle(clock() - self._max_idle)
                 self._fill_up()
             except Exception:  # noqa: BLE001, S112 - whoever wants a connection meets it again, and is told
                 continue
 
     def _fill_up(self) -> None:
-        while True:
-            with self._lock:
-                if self._is_closed or self._size >= self._min_size:
-                    return
-                self._size += 1
-            self.release(self._open(NEVER))
+        claim = Claim(sys._getframe())
+        while not self._is_closed and self.statistics.size < self._min_size:
+            place = next((each for each in self._places if each.session is None and each.take(claim)), None)
+            if place is None:
+                return
+            try:
+                self._open(place, NEVER)
+            finally:
+                self._pass_on(place, claim)
 
 
-class _Lease:
+class _LentBlock:
     """A connection for the length of a `with` block."""
 
     __slots__ = ("_connection", "_pool")
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._connection: Connection | None = None
 
     def __enter__(self) -> Connection:
         self._connection = connection = self._pool.acquire()
         return connection
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._pool.release(self._connection)
+        if self._connection is not None:
+            self._pool.release(self._connection)

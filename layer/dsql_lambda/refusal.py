@@ -12,12 +12,18 @@ from enum import Enum, auto
 
 from .errors import ConnectError
 from .options import ConnectOptions
-from .wire import DatabaseError
+from .server_errors import ConnectionLost, DatabaseError, DeadlineReached, ProtocolError
+
+
+class Unreachable(ConnectError):
+    """No connection this time: refused, reset, silent, or a handshake that ended. Trying again can help."""
 
 
 class Refusal(Enum):
-    """What a FATAL at connecting means for the next try."""
+    """What a failed try to connect means for the next one."""
 
+    UNREACHABLE = auto()
+    """The network or the server's process was away. Wait with jitter."""
     BUSY = auto()
     """53300 or 53400: too many connections, or too many new ones a second. Wait with jitter."""
     WAKING = auto()
@@ -28,7 +34,10 @@ class Refusal(Enum):
     """Nothing that trying again could mend."""
 
 
-_FIRST_WAIT_SECONDS = {Refusal.BUSY: 0.1, Refusal.WAKING: 0.5}
+PASSING = frozenset({Refusal.UNREACHABLE, Refusal.BUSY, Refusal.WAKING})
+"""What waiting can mend."""
+
+_FIRST_WAIT_SECONDS = {Refusal.UNREACHABLE: 0.05, Refusal.BUSY: 0.1, Refusal.WAKING: 0.5}
 _LONGEST_WAIT_SECONDS = 2.0  # benchmarks/storm.py: thousands that wait longer leave a part of what the cluster admits unused
 
 
@@ -37,8 +46,10 @@ def wait_before(refusal: Refusal, tries: int, random: Callable[[], float]) -> fl
     return (0.5 + random()) * min(_FIRST_WAIT_SECONDS[refusal] * 2.0 ** min(tries - 1, 31), _LONGEST_WAIT_SECONDS)
 
 
-def refusal_of(error: DatabaseError) -> Refusal:
-    """Tell what a refusal means, by its SQLSTATE and words. DSQL's wording changes: case and the rest don't count."""
+def refusal_of(error: Exception) -> Refusal:
+    """Tell what a failure means, by its SQLSTATE and words. DSQL's wording changes: case and the rest don't count."""
+    if not isinstance(error, DatabaseError):
+        return Refusal.UNREACHABLE if isinstance(error, (Unreachable, ConnectionLost)) else Refusal.FINAL
     said = f"{error.message} {error.hint}".lower()
     if error.sqlstate in {"53300", "53400"}:
         return Refusal.BUSY
@@ -46,15 +57,24 @@ def refusal_of(error: DatabaseError) -> Refusal:
         return Refusal.WAKING
     if "signature expired" in said:
         return Refusal.EXPIRED
+    if error.sqlstate.startswith("57") or (error.sqlstate == "XX000" and "unavailable" in said):
+        return Refusal.UNREACHABLE  # it shuts down, starts up, or is unavailable for a moment
     return Refusal.FINAL
 
 
 def refused(error: Exception, options: ConnectOptions) -> ConnectError:
     """The sentence that says what to check, by DSQL's own reason."""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, ConnectError):
+        return error
+    if isinstance(error, DeadlineReached):
         return ConnectError(
             f"{options.host} did not answer within connect_timeout ({options.connect_timeout:g} s) while the connection was "
             "being opened: raise it, or check the network path"
+        )
+    if isinstance(error, ProtocolError):
+        return ConnectError(
+            f"{options.host} does not speak PostgreSQL's protocol ({error}): check that DSQL_HOST, DSQL_HOSTADDR and DSQL_PORT "
+            "name the cluster"
         )
     if not isinstance(error, DatabaseError):
         return ConnectError(
@@ -89,20 +109,31 @@ def refused(error: Exception, options: ConnectOptions) -> ConnectError:
 
 
 def unreachable(address: tuple[str, int], error: OSError) -> ConnectError:
-    """No TCP connection."""
+    """No TCP connection. A name that does not exist is a mistake in the configuration; the rest can pass."""
     where = f"{address[0]}:{address[1]}"
     if isinstance(error, socket.gaierror):
-        return ConnectError(f"the name {address[0]} can't be resolved: check DSQL_HOST, and the VPC's DNS settings")
+        kind = Unreachable if error.errno == socket.EAI_AGAIN else ConnectError
+        return kind(f"the name {address[0]} can't be resolved: check DSQL_HOST, and the VPC's DNS settings")
     if isinstance(error, TimeoutError):
-        return ConnectError(
+        return Unreachable(
             f"no answer from {where} within the time allowed: check the function's subnet, security group and its route "
             "(NAT or PrivateLink) to port 5432"
         )
-    return ConnectError(f"no connection to {where}: {error.strerror or error}; check DSQL_HOST, DSQL_HOSTADDR and DSQL_PORT")
+    return Unreachable(f"no connection to {where}: {error.strerror or error}; check DSQL_HOST, DSQL_HOSTADDR and DSQL_PORT")
+
+
+def no_handshake(server_name: str) -> ConnectError:
+    """TCP connected, and TLS stayed silent."""
+    return Unreachable(f"no TLS handshake with {server_name} within the time allowed: check the network path")
+
+
+def failed_handshake(server_name: str, error: OSError) -> ConnectError:
+    """TLS began and ended."""
+    return Unreachable(f"the TLS handshake with {server_name} failed, so no token was sent: {error}")
 
 
 def untrusted(server_name: str, error: ssl.SSLCertVerificationError) -> ConnectError:
-    """A certificate that does not lead to the roots, or is another's."""
+    """A certificate that does not lead to the roots, or belongs to another name."""
     reason = error.verify_message or str(error)
     if "expired" in reason or "not yet valid" in reason:
         check = "check this machine's clock, then the server's certificate"

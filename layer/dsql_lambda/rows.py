@@ -37,20 +37,37 @@ if TYPE_CHECKING:
 DATA_ROW = 68
 """The code of the message, as the number that a byte is."""
 
+_SHORTEST_ROW = 6  # its length and its count of values
+
 _size_at = Struct("!i").unpack_from
+_count_at = Struct("!H").unpack_from
 
 
-def split(buffer: bytes, position: int) -> tuple[list[str | None], int, int]:
-    """Cut the complete DataRow messages that start at `position`: their values in order, how many rows, and where they end."""
-    text = str(buffer, "latin-1")
+def split(buffer: bytes, position: int, width: int, most: int) -> tuple[list[str | None], int, int]:
+    """Cut at most `most` complete DataRow messages of `width` values that start at `position`.
+
+    Returns their values in order, how many rows they are, and where they end. Raises `ValueError` for a row whose lengths do not
+    fit its values, or whose values do not fit the columns.
+    """
     end = len(buffer)
+    first = position
+    stops: list[int] = []
+    while len(stops) < most and position + 5 <= end and buffer[position] == DATA_ROW:
+        (size,) = _size_at(buffer, position + 1)
+        position += 1 + size
+        if position > end or size < _SHORTEST_ROW:
+            break
+        stops.append(position)
+    if not stops:
+        raise ValueError("a row is too short to say how many values it has")
+    last = stops[-1]
+    text = str(buffer[first:last], "latin-1")
     values: list[str | None] = []
     append = values.append
-    count = 0
-    while position + 5 <= end and buffer[position] == DATA_ROW:
-        stop = position + 1 + _size_at(buffer, position + 1)[0]
-        if stop > end:
-            break
+    position = first
+    for stop in stops:
+        if _count_at(buffer, position + 5)[0] != width:
+            raise ValueError("a row has another number of values than there are columns")
         position += 7
         while position < stop:
             (size,) = _size_at(buffer, position)
@@ -58,10 +75,13 @@ def split(buffer: bytes, position: int) -> tuple[list[str | None], int, int]:
             if size < 0:
                 append(None)
             else:
-                append(text[position : position + size])
+                append(text[position - first : position - first + size])
                 position += size
-        count += 1
-    return values, count, position
+        if position != stop:
+            raise ValueError("a row's values do not fill it")
+    if len(values) != width * len(stops):
+        raise ValueError("a row has another number of values than it says")
+    return values, len(stops), last
 
 
 class Decoder:

@@ -1,9 +1,10 @@
 """One attempt's view of the database: `Transaction`, what a decorated function gets as `tx`.
 
 The only BEGIN, COMMIT and ROLLBACK of the package. Knows which statements share a flight; knows nothing of retries, of where
-the connection comes from, or of what an ending means (module `attempt`).
+the connection comes from, or of what an ending means (module `outcome`).
 
     BEGIN                  leaves in the flight of the first statement, or alone where the loop wants its answer first
+    RESET ALL              leaves with BEGIN where an earlier transaction has SET something
     what `defer` queued    leaves in the flight of the next statement, or in COMMIT's
     COMMIT                 leaves with the last deferred statements; a transaction of deferred writes alone is one flight,
                            and an empty one is none
@@ -12,104 +13,90 @@ the connection comes from, or of what an ending means (module `attempt`).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, Self
 
+from . import sql as sql_text
 from .errors import TransactionError
-from .wire import (
-    IDLE,
-    IN_TRANSACTION,
-    RESERVED_NAMES,
-    DatabaseError,
-    Result,
-    Statement,
-    Wire,
-    make_statement,
-)
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, NoReturn
+from .pipeline import IDLE, IN_TRANSACTION, Evidence, Flight, Session, Statement
+from .server_errors import DatabaseError, InterfaceError
 
 BEGIN = Statement("BEGIN", "BEGIN")
 BEGIN_READ_ONLY = Statement("BEGIN READ ONLY", "BEGIN READ ONLY")
 COMMIT = Statement("COMMIT", "COMMIT")
 ROLLBACK = Statement("ROLLBACK", "ROLLBACK")
+RESET_ALL = Statement("RESET ALL", "RESET ALL")
 
-_REFUSED = ("BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "PREPARE")
+RESERVED_NAMES = ("expect_rows", "stream", "types")
+"""Arguments of a call, here or in pg8000: no placeholder may have their names."""
 
-
-def _first_word(sql: str) -> str:
-    """The first word of a statement, in capitals, past white space, semicolons and comments."""
-    start = 0
-    if not sql[:1].isalpha():
-        import re  # noqa: PLC0415 - few statements begin like that, and the pattern takes half a millisecond to compile
-
-        blank = re.match(r"(?:\s|;|--[^\n]*(?:\n|$)|/\*.*?\*/)*", sql, re.DOTALL)
-        start = blank.end() if blank else 0
-    end = start
-    while sql[end : end + 1].isalpha():
-        end += 1
-    return sql[start:end].upper()
-
-
-def _names_of(result: Result) -> list[str]:
-    """The columns' names, for rows as dicts. Raises `TransactionError` for two of one name: one value would be lost."""
-    names = result.column_names
-    if len(set(names)) < len(names):
-        raise TransactionError(f"two columns have one name, so a row can't be a dict: {', '.join(names)}; name them with AS")
-    return names
+_IN_FAILED_TRANSACTION = "25P02"
 
 
 class Transaction:
     """One attempt's view of the database: statements, and nothing that could end the transaction but `rollback`.
 
-    Statements have `:name` placeholders, one statement a call. BEGIN leaves with the first of them.
+    Statements have `:name` placeholders, one statement a call. BEGIN leaves with the first of them. `types` names the OID of
+    a placeholder's type, where PostgreSQL can't tell it from the statement. Each call raises `DatabaseError` for what the
+    server says against the statement, `InterfaceError` for a connection that was lost, and `TransactionError` after the end.
     """
 
-    def __init__(self, connection: Wire, *, attempt: int = 1, read_only: bool = False) -> None:
-        self.wire = connection
-        """The connection, for the loop: looking at it sends nothing."""
-        self.wire.server_error = None
+    def __init__(self, session: Session, *, evidence: Evidence | None = None, attempt: int = 1, read_only: bool = False) -> None:
         self.attempt = attempt
         """Which attempt this is, from 1."""
-        self._failure: Exception | None = None
+        self._session = session
+        self._evidence = session.evidence = evidence or Evidence()
         self._begin = BEGIN_READ_ONLY if read_only else BEGIN
         self._has_begun = False
         self._has_ended = False
+        self._has_reset = False
         self._deferred: list[tuple[Statement, int | None]] = []  # with the `expect_rows` of each
-        self._stream: Generator[tuple[Result, list[Any]]] | None = None
-        self._commit_index: int | None = None
+        self._stream: RowStream | None = None
 
-    def run(self, sql: str, /, **params: Any) -> list[list[Any]]:
+    def run(self, sql: str, /, *, types: Mapping[str, int] | None = None, **params: Any) -> list[list[Any]]:
         """Run a statement and return its rows as lists; no rows is an empty list."""
-        return self._run(sql, params).rows or []
+        return self._fly((self._checked(sql, types, params),))[-1].rows or []
 
-    def rows(self, sql: str, /, **params: Any) -> list[dict[str, Any]]:
-        """Run a statement and return its rows as dicts by column name."""
-        result = self._run(sql, params)
+    def rows(self, sql: str, /, *, types: Mapping[str, int] | None = None, **params: Any) -> list[dict[str, Any]]:
+        """Run a statement and return its rows as dicts by column name.
+
+        Raises `TransactionError` where two columns have one name: a value would be lost.
+        """
+        result = self._fly((self._checked(sql, types, params),))[-1]
         names = _names_of(result)
         return [dict(zip(names, row, strict=True)) for row in result.rows or ()]
 
-    def row(self, sql: str, /, **params: Any) -> dict[str, Any] | None:
+    def row(self, sql: str, /, *, types: Mapping[str, int] | None = None, **params: Any) -> dict[str, Any] | None:
         """Run a statement and return its first row as a dict, or None if there is none."""
-        rows = self.rows(sql, **params)
+        rows = self.rows(sql, types=types, **params)
         return rows[0] if rows else None
 
-    def value(self, sql: str, /, **params: Any) -> Any:
+    def value(self, sql: str, /, *, types: Mapping[str, int] | None = None, **params: Any) -> Any:
         """Run a statement and return the first column of its first row; NULL is None. No row is a `TransactionError`."""
-        rows = self.run(sql, **params)
+        rows = self.run(sql, types=types, **params)
         if not rows or not rows[0]:
             raise TransactionError(f"no row where tx.value() wants one: {sql}")
         return rows[0][0]
 
-    def stream(self, sql: str, /, **params: Any) -> Iterator[dict[str, Any]]:
-        """Run a statement and yield its rows as dicts while they arrive, without keeping them.
+    def stream(self, sql: str, /, *, types: Mapping[str, int] | None = None, **params: Any) -> RowStream:
+        """Run a statement now, and return an iterator that yields its rows as dicts while they arrive, and keeps none.
 
         The next statement can be run when all rows were taken or the iterator was closed.
         """
-        return self._streamed(self._checked(sql, params))
+        statement = self._checked(sql, types, params)
+        if self._deferred or not self._has_begun:
+            self._fly(())
+        self._close_stream()
+        try:
+            self._stream = RowStream(self, self._session.compose((statement,)))
+        except Exception as error:
+            self._note(error)
+            raise
+        return self._stream
 
-    def defer(self, sql: str, /, *, expect_rows: int | None = None, **params: Any) -> None:
+    def defer(
+        self, sql: str, /, *, expect_rows: int | None = None, types: Mapping[str, int] | None = None, **params: Any
+    ) -> None:
         """Queue a statement: it leaves with the next one, or with the COMMIT, and costs no round trip of its own.
 
         `expect_rows` must be the number of rows that it changes, else nothing is committed and `TransactionError` is
@@ -118,27 +105,24 @@ class Transaction:
         """
         if expect_rows is not None and (isinstance(expect_rows, bool) or not isinstance(expect_rows, int) or expect_rows < 0):
             raise TransactionError(f"expect_rows is {expect_rows!r}: it must be a number of rows, 0 or more")
-        self._deferred.append((self._checked(sql, params), expect_rows))
+        self._evidence.unfinished = sql
+        self._deferred.append((self._checked(sql, types, params), expect_rows))
+        self._evidence.unfinished = ""
 
     def rollback(self) -> None:
         """End the transaction now and undo all of it. The function's value is still returned; nothing is retried."""
         self._refuse_if_ended()
         self._deferred.clear()
-        self.abandon()
+        self.end()
 
     @property
-    def connection(self) -> Wire:
+    def connection(self) -> Any:
         """The connection, a `pg8000.native.Connection`, for COPY and adapters. What is deferred, and BEGIN, leave first."""
         if not self._has_ended and (self._deferred or not self._has_begun):
-            self._fly([])
-        return self.wire
+            self._fly(())
+        return self._session.connection
 
     # What the loop does with it.
-
-    @property
-    def failure(self) -> Exception | None:
-        """The first failure of a statement, also where the function handled it: it decides the ending."""
-        return self._failure or self.wire.server_error
 
     @property
     def has_ended(self) -> bool:
@@ -146,136 +130,189 @@ class Transaction:
         return self._has_ended
 
     def begin(self) -> None:
-        """Send BEGIN alone and wait for its answer: what proves that an idle link still lives."""
-        self._fly([])
+        """Send BEGIN alone and wait for its answer: what proves that an idle connection still lives."""
+        self._fly(())
 
     def commit(self) -> None:
-        """Send what is deferred and COMMIT, and see that the answer's tag is COMMIT. An empty transaction sends nothing."""
+        """Send what is deferred and COMMIT, and see that the answer's tag is COMMIT. An empty transaction sends nothing.
+
+        What is known of COMMIT, also where this raises, is in the attempt's `Evidence`.
+        """
+        evidence, session = self._evidence, self._session
         self._close_stream()
-        if self.wire.link.failure is not None:
-            raise ConnectionError("the link is broken") from self.wire.link.failure
-        if self._failure is not None:
-            raise self._failure
+        if evidence.failure is not None:
+            raise evidence.failure
+        if evidence.unfinished:
+            self._fail(f"a statement was interrupted, so nothing is committed: {evidence.unfinished}")
         if not self._has_begun and not self._deferred:
             self._has_ended = True
             return
-        if not self.wire.pipeline or any(expected is not None for _, expected in self._deferred):
-            self._fly([])
-        if self._has_begun and self.wire.transaction_status != IN_TRANSACTION:
+        if not session.pipeline or any(expected is not None for _, expected in self._deferred):
+            self._fly(())
+        if self._has_begun and session.transaction_status != IN_TRANSACTION:
             self._fail("the transaction was ended past tx, by a statement on its connection")
-        flight = [] if self._has_begun else [self._begin]
-        flight += [statement for statement, _ in self._deferred]
+        flight = session.compose([*self._prologue(), *(statement for statement, _ in self._deferred), COMMIT])
         self._has_ended = True
-        self._commit_index = len(flight)
-        try:
-            tag = self._sent([*flight, COMMIT])[-1].command_tag
-        except DatabaseError:
-            raise
-        except Exception:
-            # COMMIT was answered, and what failed is only what follows its tag, or a value that nobody gets: a success.
-            tag = self.wire.last_tag
-            if tag != "COMMIT":
-                raise
-        if tag != "COMMIT":
-            self._fail(f"COMMIT was answered with {tag}: nothing was committed")
+        evidence.commit = flight
+        session.exchange(flight)
+        if evidence.commit_tag != "COMMIT":
+            self._fail(f"COMMIT was answered with {evidence.commit_tag or 'nothing'}: nothing was committed")
+        self._has_reset = False  # what it took back is gone for good
 
-    @property
-    def is_commit_handed(self) -> bool:
-        """Did the socket take any byte of COMMIT?"""
-        return self._commit_index is not None and self.wire.was_handed(self._commit_index)
+    def end(self) -> None:
+        """Roll back what is open, or close the connection where that can't be done.
 
-    def abandon(self) -> None:
-        """Roll back what is open, or close the connection where that can't be done. Never raises an `Exception`."""
+        What the server or the connection says against it is not raised: it never hides the error before it.
+        """
         self._has_ended = True
-        connection = self.wire
+        session = self._session
+        session.has_settings = session.has_settings or self._has_reset  # a rollback brings back what RESET ALL took
         try:
             self._close_stream()
-            if connection.is_broken or connection.transaction_status == IDLE:
-                return
-            connection.fly([ROLLBACK])
-        except Exception:  # noqa: BLE001 - a failing ROLLBACK never hides the error that led to it
-            connection.abandon()
+            if not session.is_closed and not session.is_busy and session.transaction_status != IDLE:
+                session.fly((ROLLBACK,))
+        except (DatabaseError, InterfaceError):
+            pass
         finally:
-            if not connection.is_clean and not connection.is_closed:
-                connection.abandon()
+            if not session.is_clean and not session.is_closed:
+                session.abandon()
 
-    def _run(self, sql: str, params: dict[str, Any]) -> Result:
-        return self._fly([self._checked(sql, params)])[-1]
+    def _prologue(self) -> tuple[Statement, ...]:
+        """What begins the transaction, if it has not begun."""
+        if self._has_begun:
+            return ()
+        if not self._session.has_settings:
+            return (self._begin,)
+        self._has_reset = True
+        return (self._begin, RESET_ALL)
 
-    def _streamed(self, statement: Statement) -> Generator[dict[str, Any]]:
-        self._refuse_if_ended()
-        if self._deferred or not self._has_begun:
-            self._fly([])
-        self._stream = stream = self.wire.stream_flight([statement])
-        names: list[str] = []
-        try:
-            for result, row in stream:
-                names = names or _names_of(result)
-                yield dict(zip(names, row, strict=True))
-        except Exception as error:
-            self._note(error)
-            raise
-        finally:
-            stream.close()
-        self._refuse_if_ended()  # else rows that were never seen would look like none
-
-    def _close_stream(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-
-    def _fly(self, statements: Sequence[Statement]) -> list[Result]:
+    def _fly(self, statements: Sequence[Statement]) -> list[Any]:
         """Send BEGIN if it is due, what is deferred, and these statements; see that the transaction is still open."""
         self._refuse_if_ended()
-        self.wire.refuse_if_unread()
+        session, evidence = self._session, self._evidence
+        session.refuse_if_busy()
+        evidence.unfinished = statements[-1].sql if statements else self._begin.sql
         deferred, self._deferred = self._deferred, []
-        flight = [] if self._has_begun else [self._begin]
-        first = len(flight)
-        flight += [statement for statement, _ in deferred]
-        if not flight and not statements:
+        prologue = self._prologue()
+        flight = [*prologue, *(statement for statement, _ in deferred), *statements]
+        if not flight:
+            evidence.unfinished = ""
             return []
-        results = self._sent([*flight, *statements])
-        self._has_begun = True
-        if self.wire.transaction_status != IN_TRANSACTION:
-            self._fail("the server left the transaction: its statements are not in one")
-        for (statement, expected), result in zip(deferred, results[first:], strict=False):
-            if expected is not None and result.row_count != expected:
-                self._fail(f"{result.row_count} rows where {expected} were expected, so nothing is committed: {statement.sql}")
-        return results
-
-    def _sent(self, flight: Sequence[Statement]) -> list[Result]:
-        connection = self.wire
         try:
-            if connection.pipeline:
-                return connection.fly(flight)
-            return [connection.fly([each])[0] for each in flight]
+            results = session.fly(flight) if session.pipeline else [session.fly((each,))[0] for each in flight]
         except Exception as error:
-            # Whatever failed, a statement that the function meant to run did not do what it says: never a success.
-            self._has_begun = self._has_begun or connection.transaction_status != IDLE
+            self._has_begun = self._has_begun or session.transaction_status != IDLE
             self._note(error)
             raise
+        self._has_begun = True
+        if session.transaction_status != IN_TRANSACTION:
+            self._fail("the server left the transaction: its statements are not in one")
+        for (statement, expected), result in zip(deferred, results[len(prologue) :], strict=False):
+            if expected is not None and result.row_count != expected:
+                self._fail(_unexpected(statement, expected, result))
+        evidence.unfinished = ""
+        return results
 
     def _note(self, error: Exception) -> None:
-        self._failure = self._failure or error
-        if isinstance(error, DatabaseError) and error.statement:
-            error.add_note(f"The statement: {error.statement}")
+        """A failed statement: remember it, and name the first one where the server says only that there was one."""
+        first = self._evidence.failure
+        self._evidence.failure = first or error
+        if isinstance(error, DatabaseError):
+            if error.statement:
+                error.add_note(f"The statement: {error.statement}")
+            if first is not None and first is not error and error.sqlstate == _IN_FAILED_TRANSACTION:
+                raise error from first
 
     def _fail(self, message: str) -> NoReturn:
         failure = TransactionError(message)
-        self._failure = self._failure or failure
+        self._evidence.failure = self._evidence.failure or failure
         raise failure
 
-    def _checked(self, sql: str, params: dict[str, Any]) -> Statement:
+    def _checked(self, sql: str, types: Mapping[str, int] | None, params: dict[str, Any]) -> Statement:
         self._refuse_if_ended()
-        word = _first_word(sql)
-        if word in _REFUSED:
+        query, values = sql_text.bind(sql, params)
+        word = sql_text.refused_word(sql)
+        if word:
             raise TransactionError(
                 f"{word} is not for tx: it begins before the function and commits after it; tx.rollback() undoes it"
             )
         taken = [name for name in RESERVED_NAMES if name in params]
         if taken:
             raise TransactionError(f"the placeholder :{taken[0]} has a reserved name; reserved are {', '.join(RESERVED_NAMES)}")
-        return make_statement(sql, params)
+        return Statement(sql, query.text, values, _oids(query.names, types), query.names)
+
+    def _close_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
 
     def _refuse_if_ended(self) -> None:
         if self._has_ended:
             raise TransactionError("this transaction has ended: use tx only inside the function that it was made for")
+
+
+class RowStream(Iterator[dict[str, Any]]):
+    """The rows of one statement, as they arrive. Closing it reads the rest away without converting it."""
+
+    def __init__(self, tx: Transaction, flight: Flight) -> None:
+        self._tx = tx
+        self._flight = flight
+        self._names: list[str] | None = None
+        self._rows: Generator[list[Any], None, None] = tx._session.stream(flight)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        tx = self._tx
+        if tx._has_ended:
+            tx._refuse_if_ended()  # else rows that were never seen would look like none
+        tx._evidence.unfinished = "a stream"
+        try:
+            row = next(self._rows, None)
+        except Exception as error:
+            tx._note(error)
+            raise
+        if self._names is None:
+            self._names = _names_of(self._flight.results[-1])
+        tx._evidence.unfinished = ""
+        if row is None:
+            raise StopIteration
+        return dict(zip(self._names, row, strict=True))
+
+    def close(self) -> None:
+        """Let the next statement be run. Raises `InterfaceError` if the connection is lost meanwhile."""
+        self._rows.close()
+        try:
+            self._tx._session.finish(self._flight)
+        except DatabaseError as error:
+            self._tx._evidence.failure = self._tx._evidence.failure or error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _oids(names: tuple[str, ...], types: Mapping[str, int] | None) -> tuple[int | None, ...]:
+    """The OID of each placeholder's type, where one was given."""
+    if types is None:
+        return ()
+    unknown = [name for name in types if name not in names]
+    if unknown:
+        raise TransactionError(f"types names {unknown[0]!r}, which is no placeholder of the statement: leave it out")
+    return tuple(types.get(name) for name in names)
+
+
+def _names_of(result: Any) -> list[str]:
+    """The columns' names, for rows as dicts. Raises `TransactionError` for two of one name: one value would be lost."""
+    names: list[str] = result.column_names
+    if len(set(names)) < len(names):
+        raise TransactionError(f"two columns have one name, so a row can't be a dict: {', '.join(names)}; name them with AS")
+    return names
+
+
+def _unexpected(statement: Statement, expected: int, result: Any) -> str:
+    if result.row_count < 0:
+        return f"expect_rows is for statements that count rows, and {result.command_tag} does not: {statement.sql}"
+    return f"{result.row_count} rows where {expected} were expected, so nothing is committed: {statement.sql}"

@@ -1,0 +1,130 @@
+"""Who uses a connection: `Claim`, and the `Place` that a source of connections keeps one in.
+
+Knows threads, frames and what "still running" means; knows nothing of SQL, of retries, or of how a connection is opened.
+
+An exception can come between any two bytecodes: of a signal handler, of another thread, of the memory allocator. So a claim
+is made before the act, by one atomic operation, and a claim that its owner could not take back heals: it counts only while
+the frame that made it is on its thread's stack.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from types import FrameType
+from typing import Protocol
+
+from .errors import TransactionError
+from .pipeline import Evidence, Session
+
+
+class Claim:
+    """One user of one connection at a time: a running transaction, by the frame that runs it."""
+
+    def __init__(self, frame: FrameType) -> None:
+        self.evidence = Evidence()
+        """What the present attempt is judged by."""
+        self.place: Place | None = None
+        """Where its connection is kept; set before the place is taken."""
+        self._frame = frame
+        self._thread_id = threading.get_ident()
+
+    def is_alive(self) -> bool:
+        """Is the frame that made it still on its thread's stack?"""
+        is_mine = self._thread_id == threading.get_ident()
+        frame: FrameType | None = sys._getframe() if is_mine else sys._current_frames().get(self._thread_id)
+        while frame is not None:
+            if frame is self._frame:
+                return True
+            frame = frame.f_back
+        return False
+
+    def abandon(self) -> None:
+        """Give up the connection, if it still has one: an interruption left it in an unknown state."""
+        place = self.place
+        if place is not None and place.holder is self:
+            place.give_up()
+            place.release(self)
+
+
+class Lease(Claim):
+    """A user without a frame of its own: a block, or whoever called `Pool.acquire`. It counts while its object lives."""
+
+    def __init__(self, user: object) -> None:
+        super().__init__(sys._getframe())
+        self._user = weakref.ref(user)
+
+    def is_alive(self) -> bool:
+        """Has nobody dropped the object that stands for it?"""
+        return self._user() is not None
+
+
+class Place:
+    """Where a source keeps one connection, and who has it."""
+
+    __slots__ = ("_holder", "expires_at", "session")
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.expires_at = 0.0
+        """The moment (wall clock) from which the connection is replaced."""
+        self._holder: dict[int, Claim] = {}  # at most one: `setdefault` and `pop` are atomic
+
+    @property
+    def holder(self) -> Claim | None:
+        """Who has it now."""
+        return self._holder.get(0)
+
+    def take(self, claim: Claim) -> bool:
+        """Take it, if nobody has it."""
+        claim.place = self
+        return self._holder.setdefault(0, claim) is claim
+
+    def release(self, claim: Claim) -> None:
+        """Let the next one have it."""
+        if self._holder.get(0) is claim:
+            self._holder.pop(0, None)
+
+    def hand_over(self, claim: Claim) -> None:
+        """Give it from its holder to another claim."""
+        claim.place = self
+        self._holder[0] = claim
+
+    def give_up(self) -> None:
+        """Close the connection without a word, and keep none."""
+        session = self.session
+        if session is not None:
+            session.abandon()
+            self.session = None
+
+
+class ConnectionSource(Protocol):
+    """Where a transaction gets its connection: a `Connection` itself, a `Pool`, or the execution environment's cache."""
+
+    def _checkout(self, claim: Claim, deadline_at: float) -> Session:
+        """A usable connection in `claim.place`. Raises `ConnectError`, or `DeadlineExceeded` in the phase `connect`."""
+
+    def _checkin(self, claim: Claim, reason: str) -> None:
+        """Take it back. Unless it can be used again it is closed; `reason` says why (`stale`, `broken`, ...)."""
+
+
+class _Running(threading.local):
+    claim: Claim | None = None
+
+
+_running = _Running()
+
+
+def begin(claim: Claim) -> None:
+    """Note that this thread runs a transaction. Raises `TransactionError` inside another one: DSQL has no savepoints."""
+    if _running.claim is not None and _running.claim.is_alive():
+        raise TransactionError(
+            "a transaction is running already, and DSQL has no savepoints: pass its tx on to join it, or run this one after it"
+        )
+    _running.claim = claim
+
+
+def end() -> None:
+    """Note that it is over."""
+    _running.claim = None

@@ -1,0 +1,142 @@
+"""How a connection is opened, for every source of connections: `open_connection`.
+
+Knows what follows a refusal (wait, sign again, give up); what a refusal means is module `refusal`'s. Knows nothing of who
+keeps connections.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .dial import dial
+from .errors import ConnectError, DeadlineExceeded
+from .lambda_runtime import before_snapshot
+from .options import ConnectOptions, signer_for
+from .pg8000_adapter import PipelinedConnection, Secret
+from .server_errors import DatabaseError, InterfaceError
+from .system import NEVER, SYSTEM, System
+
+C = TypeVar("C", bound=PipelinedConnection)
+
+_open: weakref.WeakSet[PipelinedConnection] = weakref.WeakSet()
+
+
+def close_all() -> None:
+    """Close every connection of this process, as before a snapshot: none may survive one."""
+    for each in list(_open):
+        each._session.close()
+
+
+class ConnectionFactory:
+    """Opens connections for one set of options, for every source of them. `keeps_token` uses a token while it is fresh."""
+
+    def __init__(self, options: ConnectOptions, *, keeps_token: bool = True, system: System = SYSTEM) -> None:
+        self.options = options
+        self.system = system
+        self.signer = signer_for(options, clock=system.clock)
+        self._keeps_token = keeps_token
+
+    def open(self, kind: type[C], deadline_at: float = NEVER) -> C:
+        """Open a connection of a kind (pg8000's native one or its DB-API one).
+
+        Each try takes the options' `connect_timeout` at most. A cluster that is busy or away is tried again, with jitter,
+        until `deadline_at` (monotonic seconds), or for `connect_timeout` in all where there is none. Raises `ConnectError`, or
+        `DeadlineExceeded` in the phase `connect` when it was the deadline that came first. No traceback holds the token.
+        """
+        options, system = self.options, self.system
+        timeout = options.connect_timeout
+        give_up_at = deadline_at if deadline_at != NEVER else system.monotonic() + timeout
+        tries = 0
+        was_expired = False
+        while True:
+            try:
+                connection = self._open_once(kind, min(give_up_at, system.monotonic() + timeout))
+            except (ConnectError, DatabaseError, InterfaceError) as failure:
+                error: Exception = failure
+                _forget_frames(error)
+            except BaseException as interruption:
+                _forget_frames(interruption)
+                raise
+            else:
+                break
+            from . import refusal  # noqa: PLC0415 - most connections are not refused
+
+            meaning = refusal.refusal_of(error)
+            tries += 1
+            wait = 0.0
+            if meaning is refusal.Refusal.EXPIRED and not was_expired:
+                was_expired = True
+                self.signer.forget()
+            elif meaning in refusal.PASSING:
+                wait = refusal.wait_before(meaning, tries, system.random)
+            else:
+                raise refusal.refused(error, options) from _cause_of(error)
+            if system.monotonic() + wait >= give_up_at:
+                if system.monotonic() + wait >= deadline_at:
+                    raise DeadlineExceeded(
+                        "no time was left before the deadline (connect); nothing was committed", phase="connect"
+                    ) from error
+                raise refusal.refused(error, options) from _cause_of(error)
+            system.sleep(wait)
+        _open.add(connection)
+        before_snapshot(close_all)
+        if options.configure is not None:
+            connection._session.configure = options.configure
+            _configure(connection, options.configure, deadline_at)
+        return connection
+
+    def _open_once(self, kind: type[C], try_until: float) -> C:
+        options = self.options
+        token = self.signer.token() if self._keeps_token else self.signer.sign()
+        transport = dial(options, try_until, self.system)
+        transport.deadline_at = try_until
+        connection = kind(
+            options.user,
+            host=options.host,
+            database=options.database,
+            password=Secret(token.value),
+            application_name=options.resolved_application_name,
+            startup_params=options.startup_params,
+            sock=transport,
+            clock=self.system.clock,
+        )
+        transport.deadline_at = NEVER
+        connection._session.pipeline = options.pipeline
+        connection._session.probe_after_secs = options.probe_after_secs
+        return connection
+
+
+def as_options(target: ConnectOptions | str | None, overrides: dict[str, Any]) -> ConnectOptions:
+    """The options that a target and keywords mean."""
+    if isinstance(target, ConnectOptions):
+        return target.replace(**overrides) if overrides else target
+    return ConnectOptions.from_env(**overrides) if target is None else ConnectOptions.from_url(target, **overrides)
+
+
+def _configure(connection: C, configure: Callable[[Any], None], deadline_at: float) -> None:
+    """Let the user's function prepare a new connection: what it sets stays set."""
+    session = connection._session
+    session.transport.deadline_at = deadline_at
+    try:
+        configure(connection)
+    except BaseException:
+        session.abandon()
+        raise
+    session.transport.deadline_at = NEVER
+    session.has_settings = False
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Take the frames off an error and what led to it: pg8000's, TLS's and the signer's hold the token."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def _cause_of(error: Exception) -> BaseException | None:
+    """What led to a refusal: the driver's or the network's error, not our own sentence about it."""
+    return error.__cause__ if isinstance(error, ConnectError) else error

@@ -1,0 +1,188 @@
+"""What became of an attempt, decided from its evidence: `Ending`, `Outcome`, `outcome_of`, and what follows: `next_step`.
+
+Pure: sends nothing, reads no clock. An ending is named by what the connection and the server said, not by what the function
+made of it.
+
+    COMMITTED, ROLLED_BACK   the function's value is returned
+    CONFLICT                 40001 in a statement or at COMMIT: again, if attempts and time are left
+    UNAVAILABLE              XX000 "unavailable" in a statement: again, in the same way
+    BROKEN                   the connection was lost before any byte of COMMIT was handed to the socket: again, in the same way
+    STALE                    the connection was dead when BEGIN, sent alone, wanted its answer: the same attempt on a new one
+    UNKNOWN                  the connection was lost, or XX000 came, after COMMIT: again only if it was read-only
+    OUT_OF_TIME, FAILED      an error is raised
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from .errors import CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted, TransactionError
+from .occ import OCCConflict, OCCType, classify_occ
+from .pipeline import Evidence
+from .retry import OCCRetryConfig
+from .server_errors import ConnectionLost, DatabaseError, DeadlineReached, InterfaceError
+
+_INTERNAL_ERROR = "XX000"  # what DSQL says when it is unavailable
+_ENDS_THE_SESSION = ("57", "53", "XX")  # classes of FATAL that a new connection mends: shutdown, resources, internal
+
+
+class Ending(Enum):
+    """What became of an attempt."""
+
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled_back"
+    CONFLICT = "conflict"
+    UNAVAILABLE = "unavailable"
+    BROKEN = "broken"
+    STALE = "stale"
+    UNKNOWN = "unknown"
+    OUT_OF_TIME = "out_of_time"
+    FAILED = "failed"
+
+
+class Outcome:
+    """An attempt's ending, with what belongs to it."""
+
+    __slots__ = ("conflict", "ending", "error", "phase", "value")
+
+    def __init__(
+        self,
+        ending: Ending,
+        *,
+        value: Any = None,
+        error: BaseException | None = None,
+        conflict: OCCConflict | None = None,
+        phase: str = "",
+    ) -> None:
+        self.ending = ending
+        self.value = value
+        self.error = error
+        self.conflict = conflict
+        self.phase = phase
+
+
+class Step:
+    """What follows an attempt: another one after `delay` seconds, or none, and `error` from `cause`."""
+
+    __slots__ = ("cause", "delay", "error")
+
+    def __init__(self, *, delay: float = 0.0, error: BaseException | None = None, cause: BaseException | None = None) -> None:
+        self.delay = delay
+        self.error = error
+        self.cause = cause
+
+
+RETRIED = {
+    Ending.CONFLICT: "OCC conflict",
+    Ending.UNAVAILABLE: "server unavailable",
+    Ending.BROKEN: "connection lost",
+    Ending.STALE: "connection lost",
+    Ending.UNKNOWN: "connection lost",
+}
+"""What the log calls an ending that is followed by another attempt."""
+
+
+def outcome_of(evidence: Evidence, raised: Exception | None, lost: ConnectionLost | None, phase: str) -> Outcome:
+    """Name the ending of an attempt that did not simply succeed.
+
+    `raised` is what the function or the COMMIT raised, `lost` what ended the connection, `phase` what was under way.
+    """
+    if evidence.commit is not None:
+        return _outcome_of_commit(evidence, raised, lost)
+    failure = evidence.failure
+    if evidence.interruption is not None:
+        return Outcome(Ending.FAILED, error=raised or evidence.interruption)
+    conflict = classify_occ(failure) if isinstance(failure, DatabaseError) else None
+    if conflict:
+        return Outcome(Ending.CONFLICT, error=failure, conflict=conflict)
+    if isinstance(failure, DatabaseError):
+        is_away = failure.sqlstate == _INTERNAL_ERROR and "unavailable" in failure.message.lower()
+        if is_away and not failure.is_fatal:
+            return Outcome(Ending.UNAVAILABLE, error=failure)
+        if failure.is_fatal and failure.sqlstate.startswith(_ENDS_THE_SESSION):
+            return Outcome(Ending.BROKEN, error=failure)
+    elif lost is not None:
+        ending = Ending.OUT_OF_TIME if isinstance(lost, DeadlineReached) else Ending.BROKEN
+        return Outcome(ending, error=failure or raised or lost, phase=phase)
+    return Outcome(Ending.FAILED, error=raised or failure)
+
+
+def _outcome_of_commit(evidence: Evidence, raised: Exception | None, lost: ConnectionLost | None) -> Outcome:
+    """The same, once there was a flight with COMMIT."""
+    is_ours = raised is None or isinstance(raised, InterfaceError | DatabaseError)
+    failure = evidence.failure
+    if evidence.commit_tag == "COMMIT":
+        # What failed is only what follows the tag, or a value that nobody gets; or somebody interrupted us.
+        return Outcome(Ending.COMMITTED) if is_ours else Outcome(Ending.UNKNOWN, error=raised)
+    if evidence.may_have_committed and (lost is not None or evidence.is_commit_in_doubt or not is_ours):
+        return Outcome(Ending.UNKNOWN, error=raised or failure or lost)
+    conflict = classify_occ(failure) if isinstance(failure, DatabaseError) else None
+    if conflict:
+        return Outcome(Ending.CONFLICT, error=failure, conflict=conflict)
+    if lost is not None and is_ours and not isinstance(failure, DatabaseError):
+        ending = Ending.OUT_OF_TIME if isinstance(lost, DeadlineReached) else Ending.BROKEN
+        return Outcome(ending, error=raised or lost, phase="commit")
+    if evidence.may_have_committed:
+        return Outcome(Ending.UNKNOWN, error=raised)
+    return Outcome(Ending.FAILED, error=raised or failure)
+
+
+def outcome_unknown(attempt: int) -> CommitOutcomeUnknown:
+    """The error for a COMMIT that was handed over and not answered."""
+    return CommitOutcomeUnknown(
+        "COMMIT was sent and no answer came: the transaction may be committed or not; read the data to find out "
+        "before you run it again",
+        attempts=attempt,
+    )
+
+
+def next_step(
+    outcome: Outcome,
+    last_conflict: Outcome | None,
+    *,
+    attempt: int,
+    retry: OCCRetryConfig,
+    remaining: float,
+    elapsed: float,
+    lasted: float,
+    read_only: bool,
+    random: Callable[[], float],
+) -> Step:
+    """Decide what follows an ending that is neither a success nor final.
+
+    `remaining` seconds are left before the deadline, `elapsed` have passed since the first attempt began; this one `lasted`.
+    """
+    ending = outcome.ending
+    if ending is Ending.UNKNOWN and not read_only:
+        return Step(error=outcome_unknown(attempt), cause=outcome.error)
+    is_out_of_time = ending is Ending.OUT_OF_TIME
+    if not is_out_of_time and retry.allows_another(attempt, remaining):
+        occ_type = outcome.conflict.type if outcome.conflict else OCCType.UNKNOWN
+        # What bounds the wait for a crowded row says nothing of how long a server is away.
+        bounds = {"lasted": lasted, "remaining": remaining} if outcome.conflict else {}
+        delay = retry.delay(attempt, occ_type, random, elapsed=elapsed, **bounds)
+        if delay < remaining:
+            return Step(delay=delay)
+        is_out_of_time = True
+    conflict = last_conflict.conflict if last_conflict else None
+    if last_conflict and conflict and (is_out_of_time or ending is Ending.CONFLICT):
+        said = "the deadline came" if is_out_of_time else f"each of {attempt} attempts met a conflict"
+        exhausted = OCCRetryExhausted(
+            f"{said} after {elapsed:.3f} s; the last conflict was {conflict.code} ({conflict.type}); nothing was committed",
+            attempts=attempt,
+            occ_type=conflict.type,
+            occ_code=conflict.code,
+            elapsed=elapsed,
+            reason="deadline" if is_out_of_time else "attempts",
+        )
+        return Step(error=exhausted, cause=last_conflict.error)
+    if is_out_of_time:
+        phase = outcome.phase or "retry"
+        late = DeadlineExceeded(f"no time was left before the deadline ({phase}); nothing was committed", phase=phase)
+        return Step(error=late, cause=outcome.error)
+    if ending is Ending.UNAVAILABLE:
+        return Step(error=outcome.error, cause=outcome.error.__cause__ if outcome.error else None)
+    lost = TransactionError(f"the connection was lost in each of {attempt} attempts; nothing was committed")
+    return Step(error=lost, cause=outcome.error)

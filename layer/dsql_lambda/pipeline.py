@@ -1,0 +1,483 @@
+"""A session with the server, and what is sent to it in one go: `Session`, `Flight`, `Evidence`.
+
+Knows PostgreSQL's messages, pg8000's handlers for them, and the transaction status that each ReadyForQuery reports. Knows
+nothing of what a transaction is for, of tokens, or of retries.
+
+A flight is what goes out before an answer is waited for: Parse, Bind, Describe, Execute for each statement, and one Sync
+at its end. An error skips the rest of its flight, COMMIT included. Stock pg8000 takes three round trips for one statement.
+https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
+
+from . import parameters, rows
+from .driver import core
+from .server_errors import (
+    ConnectionLost,
+    ConnectionTerminated,
+    DatabaseError,
+    InterfaceError,
+    ProtocolError,
+)
+from .transport import Transport
+
+IDLE: bytes = core.IDLE
+IN_TRANSACTION: bytes = core.IN_TRANSACTION
+FAILED: bytes = core.IN_FAILED_TRANSACTION
+
+_int32 = struct.Struct("!i").pack
+_int16 = struct.Struct("!H").pack
+_header_at = struct.Struct("!ci").unpack_from
+_EXECUTE_ALL = b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
+_DESCRIBE_PORTAL = b"D\x00\x00\x00\x06P\x00"
+
+# As in libpq: no message is longer than a gibibyte, and only these may be longer than a few kilobytes.
+_LONGEST = 0x3FFFFFFF
+_LONGEST_OTHERS = 30_000
+_LONG_MESSAGES = frozenset(b"TDdVENA")
+_LONGEST_NOTICE = 65_536
+_MOST_PARAMETERS = 256
+
+_ENDS_OF_A_STATEMENT = (core.COMMAND_COMPLETE, core.EMPTY_QUERY_RESPONSE, core.PORTAL_SUSPENDED)
+_ASYNCHRONOUS = (core.NOTICE_RESPONSE, core.PARAMETER_STATUS, core.NOTIFICATION_RESPONSE)
+_COPY = (core.COPY_IN_RESPONSE, core.COPY_OUT_RESPONSE, core.COPY_DATA)
+_MALFORMED = (struct.error, IndexError, KeyError, ValueError, TypeError, LookupError, OverflowError)
+_RESET_ALL = "RESET ALL"
+_ROWS_A_BATCH = 256  # the deadline is looked at between batches
+
+
+class Statement:
+    """One statement, ready to be sent."""
+
+    __slots__ = ("names", "oids", "sql", "text", "values")
+
+    def __init__(
+        self,
+        sql: str,
+        text: str,
+        values: tuple[Any, ...] = (),
+        oids: tuple[Any, ...] = (),
+        names: tuple[str, ...] = (),
+    ) -> None:
+        self.sql = sql
+        """As it was written, with `:name` placeholders."""
+        self.text = text
+        """As it is sent, with `$1` placeholders."""
+        self.values = values
+        self.oids = oids
+        self.names = names
+        """The placeholders' names, for errors."""
+
+
+class Result:
+    """What one statement of a flight answered; pg8000's handlers fill it in, by these names."""
+
+    def __init__(self, statement: Statement, stream: Any = None) -> None:
+        self.sql = statement.sql
+        self.statement = statement.text
+        self.stream = stream
+        self.rows: list[list[Any]] | None = None
+        self.row_count = -1
+        self.columns: list[dict[str, Any]] | None = None
+        self.input_funcs: list[Any] = []
+        self.error: Exception | None = None
+        self.command_tag = ""
+        """What CommandComplete said, as `UPDATE 1`; empty until it came."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """The names of the columns, in their order."""
+        return [column["name"] for column in self.columns or ()]
+
+
+class Flight:
+    """What left in one go, and what is known to have come of it. Made for one use."""
+
+    __slots__ = ("_base", "_transport", "answered", "due", "failure", "is_landed", "messages", "results", "starts")
+
+    def __init__(self, messages: bytearray, starts: list[int], results: list[Any], due: int | None) -> None:
+        self.messages = messages
+        self.starts = starts
+        """Where the messages of each statement begin."""
+        self.results = results
+        self.due = due
+        """How many statements are to be answered; None where that is not known: a Query message may hold any number."""
+        self.answered = 0
+        """How many of them were answered."""
+        self.failure: Exception | None = None
+        """The first failure of a statement."""
+        self.is_landed = False
+        """Was the answer read to its end? Until then the session can't be used for anything else."""
+        self._base = 0
+        self._transport: Transport | None = None
+
+    def begin(self, transport: Transport) -> None:
+        """Note where it begins in the stream, before a byte of it is sent."""
+        self._base = transport.queued
+        self._transport = transport
+
+    def was_handed(self, index: int) -> bool:
+        """May the socket have taken any byte of statement `index`?"""
+        return self._transport is not None and self._transport.may_have_sent > self._base + self.starts[index]
+
+
+class Evidence:
+    """What one attempt at a transaction is judged by. Made for it; each fact is written before the act that it is about."""
+
+    __slots__ = ("commit", "failure", "interruption", "unfinished")
+
+    def __init__(self) -> None:
+        self.commit: Flight | None = None
+        """The flight that ends in COMMIT, once there is one."""
+        self.failure: Exception | None = None
+        """The first failure of a statement, also where the function handled it."""
+        self.interruption: BaseException | None = None
+        """What passed through a statement and was neither the server's nor the connection's."""
+        self.unfinished = ""
+        """The statement that was begun and has not ended."""
+
+    @property
+    def commit_tag(self) -> str:
+        """How COMMIT was answered; empty if it was not."""
+        return str(self.commit.results[-1].command_tag) if self.commit is not None else ""
+
+    @property
+    def is_commit_handed(self) -> bool:
+        """May the socket have taken any byte of COMMIT?"""
+        return self.commit is not None and self.commit.was_handed(len(self.commit.starts) - 1)
+
+    @property
+    def may_have_committed(self) -> bool:
+        """Was COMMIT handed over, and did the server not say that it failed?"""
+        if self.commit is None or self.commit_tag:
+            return self.commit_tag == "COMMIT"
+        is_refused = isinstance(self.commit.failure, DatabaseError) and not self.is_commit_in_doubt
+        return self.is_commit_handed and not is_refused
+
+    @property
+    def is_commit_in_doubt(self) -> bool:
+        """Did COMMIT itself get an error that leaves its outcome open: XX000, or one that ended the connection?"""
+        commit = self.commit
+        failure = commit.failure if commit is not None else None
+        if commit is None or not isinstance(failure, DatabaseError) or commit.results[-1].error is not failure:
+            return False
+        return failure.sqlstate == "XX000" or (failure.is_fatal and failure.sqlstate != "40001")
+
+
+class Session:
+    """A started connection to the server: what is sent on it and what is known of it.
+
+    `connection` is pg8000's object, which has the adapters and the handlers of messages. `clock` is wall time in seconds:
+    ages are judged by it, for a monotonic clock may stand still in a frozen environment.
+    """
+
+    # What a transaction asks of its session; whoever opens one sets them from the options.
+    pipeline = True
+    probe_after_secs = 60.0
+    configure: Callable[[Any], None] | None = None
+
+    def __init__(self, connection: Any, transport: Transport, *, clock: Callable[[], float] = time.time) -> None:
+        self.connection = connection
+        self.transport = transport
+        self.clock = clock
+        self.evidence = Evidence()
+        """Where the failures of statements are noted; whoever begins a transaction puts its own here."""
+        self.flights = 0
+        """How many were sent: round trips."""
+        self.has_settings = False
+        """Was something SET that RESET ALL takes back?"""
+        self.opened_at = self.used_at = clock()
+        self._flight: Flight | None = None
+
+    # What is known of it.
+
+    @property
+    def is_closed(self) -> bool:
+        """Is it of no more use: closed, lost, given up, or another process's?"""
+        return self.transport.failure is not None or self.transport.is_inherited
+
+    @property
+    def is_clean(self) -> bool:
+        """Can it be used again: open, outside any transaction, and with no answer owed?"""
+        return not self.is_closed and not self.is_busy and self.transaction_status == IDLE
+
+    @property
+    def is_busy(self) -> bool:
+        """Is an answer still owed, or something unsent? Then the next answer would be somebody else's."""
+        return (self._flight is not None and not self._flight.is_landed) or self.transport.has_unsent
+
+    @property
+    def transaction_status(self) -> bytes:
+        """What the last ReadyForQuery said: `IDLE`, `IN_TRANSACTION` or `FAILED`."""
+        return bytes(self.connection._transaction_status)
+
+    def reason_to_replace(self, expires_at: float) -> str:
+        """Why it can't be used again, by what is known without asking the server; empty if it can. Ages by wall clock.
+
+        One poll detects a closed peer. https://docs.aws.amazon.com/aurora-dsql/latest/userguide/CHAP_quotas.html
+        """
+        if self.transport.is_inherited:
+            return "fork"
+        if self.is_closed or self.is_busy:
+            return "closed"
+        now = self.clock()
+        if now >= expires_at or now < self.opened_at:
+            return "age"
+        if self.transaction_status != IDLE:
+            return "in-transaction"
+        return "closed" if self.transport.is_readable() else ""
+
+    # Starting and ending.
+
+    def start(self, message: bytes) -> None:
+        """Send the startup message and authenticate. Raises `DatabaseError` for a refusal, or what ended the connection."""
+        self.exchange(Flight(bytearray(message), [0], [Result(Statement("", ""))], None))
+
+    def close(self) -> None:
+        """Say goodbye and close; a dead peer is no error."""
+        try:
+            if not self.is_closed and not self.is_busy:
+                self.transport.write(core.TERMINATE_MSG)
+                self.transport.flush()
+        except InterfaceError:
+            pass
+        finally:
+            self.transport.close()
+
+    def abandon(self) -> None:
+        """Close the socket without a word: the peer is gone, owes an answer, or is another process's."""
+        self.transport.close()
+
+    def restore_settings(self) -> None:
+        """Take back what was SET, and let `configure` set its own again."""
+        self.fly((Statement("RESET ALL", _RESET_ALL),))
+        if self.configure is not None:
+            self.configure(self.connection)
+        self.has_settings = False
+
+    # Flights.
+
+    def compose(self, statements: Sequence[Statement], stream: Any = None) -> Flight:
+        """Put statements into one flight, with one Sync at its end. Nothing is sent."""
+        messages = bytearray()
+        starts = []
+        for each in statements:
+            starts.append(len(messages))
+            self._encode(each, messages)
+        messages += core.SYNC_MSG
+        return Flight(messages, starts, [Result(each, stream) for each in statements], len(statements))
+
+    def fly(self, statements: Sequence[Statement], stream: Any = None) -> list[Any]:
+        """Send the statements in one flight and read the answers of all.
+
+        Raises the `DatabaseError` of the statement that failed (its SQL as `statement`); none after it ran.
+        """
+        return self.exchange(self.compose(statements, stream))
+
+    def exchange(self, flight: Flight) -> list[Any]:
+        """Send a flight and read its answers."""
+        self.refuse_if_busy()
+        try:
+            self._queue(flight)
+            self.transport.flush()
+            for _ in self._answers(flight):
+                pass
+        except BaseException as error:
+            self._give_up(flight, error)
+            raise
+        return flight.results
+
+    def stream(self, flight: Flight) -> Generator[list[Any], None, None]:
+        """Send a flight now; what is returned yields the rows of its last statement as they arrive."""
+        self.refuse_if_busy()
+        try:
+            self._queue(flight)
+            self.transport.flush()
+        except BaseException as error:
+            self._give_up(flight, error)
+            raise
+        return self._streamed(flight)
+
+    def _streamed(self, flight: Flight) -> Generator[list[Any], None, None]:
+        last = flight.results[-1]
+        try:
+            for result in self._answers(flight):
+                if result is last:
+                    yield from result.rows or ()
+                result.rows = []
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._give_up(flight, error)
+            raise
+
+    def finish(self, flight: Flight) -> None:
+        """Read the rest of a flight away, without converting a value."""
+        if flight.is_landed or flight is not self._flight:
+            return
+        try:
+            for _ in self._answers(flight, decodes=False):
+                pass
+        except BaseException as error:
+            self._give_up(flight, error)
+            raise
+
+    def refuse_if_busy(self) -> None:
+        """Raise pg8000's `InterfaceError` where nothing can be sent: it is closed, or an answer is still being read."""
+        self.transport._refuse_if_unusable()
+        if self.is_busy:
+            raise InterfaceError("the last statement's answer is still unread: take all rows of its stream, or close it")
+
+    def _give_up(self, flight: Flight, error: BaseException) -> None:
+        """Close the connection if an answer is still owed on it, so that nobody gets that answer for another one."""
+        if flight.is_landed:
+            return
+        if not isinstance(error, InterfaceError | DatabaseError):
+            self.evidence.interruption = error
+        self.abandon()
+
+    def _queue(self, flight: Flight) -> None:
+        self._flight = flight
+        flight.begin(self.transport)
+        self.flights += 1
+        self.transport.write(flight.messages)
+
+    def _encode(self, statement: Statement, messages: bytearray) -> None:
+        encoding = self.connection._client_encoding
+        text = statement.text
+        if "\0" in text:
+            raise InterfaceError("the statement holds a zero character, which no SQL text can: take it out")
+        if "set_config" in text:
+            self.has_settings = True
+        parse = bytearray(b"\x00" + text.encode(encoding) + b"\x00" + _int16(len(statement.oids)))
+        for oid in statement.oids:
+            parse += _int32(0 if oid in {None, -1} else oid)
+        values = parameters.to_texts(statement.values, self.connection.py_types, statement.names)
+        bind = bytearray(b"\x00\x00\x00\x00" + _int16(len(values)))
+        for value in values:
+            if value is None:
+                bind += b"\xff\xff\xff\xff"
+            else:
+                data = value.encode(encoding)
+                bind += _int32(len(data)) + data
+        bind += b"\x00\x00"
+        if max(len(parse), len(bind)) > _LONGEST - 4:
+            raise InterfaceError("the statement or its parameters are longer than a message can be, 1 GiB: send less at once")
+        messages += b"".join((b"P", _int32(len(parse) + 4), parse, b"B", _int32(len(bind) + 4), bind))
+        messages += _DESCRIBE_PORTAL
+        messages += _EXECUTE_ALL
+
+    # Answers.
+
+    def _answers(self, flight: Flight, *, decodes: bool = True) -> Iterator[Any]:
+        """Read to ReadyForQuery. Yields each result when rows have come to it; raises the first failure after the end."""
+        transport = self.transport
+        decoder = rows.Decoder(self.connection._client_encoding)
+        results = flight.results
+        code = b""
+        try:
+            while code != core.READY_FOR_QUERY:
+                transport.fill(5)
+                code, length = _header_at(transport.buffer, transport.position)
+                if not 4 <= length <= (_LONGEST if code[0] in _LONG_MESSAGES else _LONGEST_OTHERS):
+                    raise ProtocolError(
+                        f"the server sent a message {code!r} of {length} bytes, which the protocol does not allow"
+                    )
+                transport.fill(1 + length)
+                result = results[min(flight.answered, len(results) - 1)]
+                if code == core.DATA_ROW:
+                    if self._take_rows(flight, result, decoder, decodes=decodes):
+                        yield result
+                    continue
+                start, transport.position = transport.position + 5, transport.position + 1 + length
+                data = transport.buffer[start : transport.position]
+                _refuse_if_unexpected(flight, code)
+                self._handle(code, data, result)
+                if result.error is not None and flight.failure is None:
+                    self._note_failure(flight, result)
+                    if isinstance(result.error, DatabaseError) and result.error.is_fatal:
+                        transport.failure = ConnectionLost(f"network error: {result.error.message}")
+                        raise transport.failure
+                if code in _ENDS_OF_A_STATEMENT:
+                    flight.answered += 1
+        except ConnectionLost as lost:
+            if isinstance(flight.failure, DatabaseError):
+                terminated = ConnectionTerminated(*flight.failure.args)
+                terminated.statement = flight.failure.statement
+                raise terminated from lost
+            raise
+        self.used_at = self.clock()
+        flight.is_landed = True
+        if flight.failure is not None:
+            raise flight.failure
+
+    def _take_rows(self, flight: Flight, result: Any, decoder: rows.Decoder, *, decodes: bool) -> bool:
+        """Cut a batch of rows out of the buffer and convert them. Returns whether `result` has new rows."""
+        transport = self.transport
+        if result.columns is None or (flight.failure is not None and isinstance(flight.failure, DatabaseError)):
+            raise ProtocolError("the server sent a row that no statement asked for")
+        try:
+            values, count, transport.position = rows.split(
+                transport.buffer, transport.position, len(result.input_funcs), _ROWS_A_BATCH
+            )
+        except _MALFORMED as error:
+            raise ProtocolError("the server sent a row whose values do not fit its columns") from error
+        transport.refuse_if_past_deadline()
+        if not decodes or result.error is not None:
+            return False
+        try:
+            result.rows += decoder.decode(values, count, result.input_funcs)
+        except Exception as error:  # noqa: BLE001 - a value that can't be converted must not leave the answers unread
+            result.error = error
+            self._note_failure(flight, result)
+            return False
+        return True
+
+    def _note_failure(self, flight: Flight, result: Any) -> None:
+        failure = result.error
+        if isinstance(failure, DatabaseError):
+            failure.statement = getattr(result, "sql", "")
+        flight.failure = flight.failure or failure
+        self.evidence.failure = self.evidence.failure or failure
+
+    def _handle(self, code: bytes, data: bytes, result: Any) -> None:
+        """Let pg8000's handler of the message read it."""
+        connection = self.connection
+        handler = connection.message_types.get(code)
+        if handler is None:
+            raise ProtocolError(f"the server sent a message of an unknown type, {code!r}")
+        if code in _COPY:
+            handler(data, result)  # it calls the user's stream, whose errors are the user's
+            return
+        if code == core.NOTICE_RESPONSE and len(data) > _LONGEST_NOTICE:
+            return
+        try:
+            handler(data, result)
+        except _MALFORMED as error:
+            raise ProtocolError(f"the server sent a malformed message {code!r}") from error
+        if code == core.COMMAND_COMPLETE and result.command_tag in {"SET", "RESET"}:
+            self.has_settings = result.statement != _RESET_ALL
+        if code == core.READY_FOR_QUERY and data not in (IDLE, IN_TRANSACTION, FAILED):
+            raise ProtocolError(f"the server reported a transaction status {data!r} that there is not")
+        if code == core.PARAMETER_STATUS and len(connection.parameter_statuses) > _MOST_PARAMETERS:
+            raise ProtocolError(f"the server reported more than {_MOST_PARAMETERS} parameters")
+
+
+def _refuse_if_unexpected(flight: Flight, code: bytes) -> None:
+    """Raise `ProtocolError` for an answer that this flight can't have."""
+    if code in _ASYNCHRONOUS or code == core.ERROR_RESPONSE:
+        return
+    due = flight.due
+    has_failed = isinstance(flight.failure, DatabaseError)
+    if code == core.READY_FOR_QUERY:
+        if due is not None and flight.answered != due and not has_failed:
+            raise ProtocolError("the server was ready before it had answered every statement")
+    elif has_failed:
+        raise ProtocolError(f"the server went on with a message {code!r} after an error")
+    elif due is not None and flight.answered >= due and code in _ENDS_OF_A_STATEMENT:
+        raise ProtocolError("the server answered a statement that was not sent")

@@ -1,0 +1,234 @@
+"""The loop: attempts at a transaction until one ends for good. `run_in_transaction`, `retry_on_occ`.
+
+The only place that retries. Knows attempts and deadlines; connections come from a `ConnectionSource` and go back to it. What
+an attempt's ending is called, and what follows it, is decided in `outcome`. Clock, sleep and random are injected.
+
+An exception of somebody else's (a signal handler, another thread, no memory) can come between any two bytecodes. It is never
+a reason to try again. Where COMMIT may have been sent it becomes `CommitOutcomeUnknown`, or carries a note that says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from . import claim as claims
+from .claim import Claim, ConnectionSource
+from .errors import CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted
+from .lambda_runtime import deadline_after
+from .occ import classify_occ
+from .outcome import RETRIED, Ending, Outcome, next_step, outcome_of, outcome_unknown
+from .pipeline import Evidence, Session
+from .retry import OCCRetryConfig, default_retry
+from .system import NEVER, SYSTEM, System
+from .telemetry import Telemetry
+from .transaction import Transaction
+
+T = TypeVar("T")
+
+_PROBE_SECONDS = 3.0  # a flow that NAT has forgotten may stay silent: BEGIN, sent alone, is not waited for much longer
+
+
+def run_in_transaction(
+    function: Callable[..., T],
+    source: ConnectionSource,
+    *,
+    retry: OCCRetryConfig | None = None,
+    deadline_at: float = NEVER,
+    read_only: bool = False,
+    telemetry: Telemetry | None = None,
+    system: System = SYSTEM,
+    by_keyword: bool = False,
+) -> T:
+    """`function(tx)` (or `function(tx=tx)`) in a transaction on a connection of `source`, attempted until it ends for good."""
+    claim = Claim(sys._getframe())
+    claims.begin(claim)
+    loop = _Loop(retry, deadline_at, telemetry, system, read_only=read_only, by_keyword=by_keyword)
+    try:
+        while True:
+            claim.evidence = Evidence()
+            try:
+                outcome = _attempt(function, source, claim, loop)
+            except DeadlineExceeded as late:
+                outcome = Outcome(Ending.OUT_OF_TIME, error=late.__cause__, phase=late.phase)
+            if outcome.ending is Ending.COMMITTED or outcome.ending is Ending.ROLLED_BACK:
+                claims.end()
+                value: T = outcome.value
+                return value
+            loop.go_on_after(outcome)
+    except BaseException as error:
+        claim.abandon()
+        claims.end()
+        if claim.evidence.may_have_committed and not read_only:
+            raise_in_doubt(error, loop.attempt)
+        raise
+
+
+def raise_in_doubt(error: BaseException, attempt: int) -> None:
+    """COMMIT may have been sent: say so, unless the error does already."""
+    if isinstance(error, CommitOutcomeUnknown):
+        return
+    if isinstance(error, Exception):
+        raise outcome_unknown(attempt) from error
+    error.add_note("COMMIT was sent before this interruption: the transaction may be committed or not")
+
+
+class _Loop:
+    """What one call of the loop has seen so far, and what follows each attempt."""
+
+    def __init__(
+        self,
+        retry: OCCRetryConfig | None,
+        deadline_at: float,
+        telemetry: Telemetry | None,
+        system: System = SYSTEM,
+        *,
+        read_only: bool = False,
+        by_keyword: bool = False,
+    ) -> None:
+        self.attempt = 1
+        self.deadline_at = deadline_at
+        self.read_only = read_only
+        self.by_keyword = by_keyword
+        self.monotonic = system.monotonic
+        self._retry = retry
+        self._telemetry = telemetry
+        self._system = system
+        self._started_at = self._began_at = system.monotonic()
+        self._was_stale = False
+        self._last_conflict: Outcome | None = None
+
+    def go_on_after(self, outcome: Outcome) -> None:
+        """Wait for the next attempt. Raises the error that the transaction ends with if there is none."""
+        if outcome.ending is Ending.FAILED and outcome.error is not None:
+            raise outcome.error
+        if outcome.ending is Ending.STALE and not self._was_stale:
+            self._was_stale = True  # a second one in the same attempt counts as a lost connection, so that the loop ends
+            return
+        self._was_stale = False
+        if outcome.ending is Ending.CONFLICT:
+            self._last_conflict = outcome
+        retry = self._retry = self._retry or default_retry()
+        telemetry = self._telemetry = self._telemetry or Telemetry()
+        now = self.monotonic()
+        step = next_step(
+            outcome,
+            self._last_conflict,
+            attempt=self.attempt,
+            retry=retry,
+            remaining=self.deadline_at - now,
+            elapsed=now - self._started_at,
+            lasted=now - self._began_at,
+            read_only=self.read_only,
+            random=self._system.random,
+        )
+        said: dict[str, Any] = {
+            "attempt": self.attempt,
+            "max_attempts": retry.max_attempts,
+            "remaining": self.deadline_at - now,
+        }
+        if step.error is not None:
+            if isinstance(step.error, OCCRetryExhausted):
+                telemetry.exhausted(error=step.error, **said)
+            elif isinstance(step.error, CommitOutcomeUnknown):
+                telemetry.outcome_unknown(**said)
+            raise step.error from step.cause
+        telemetry.retrying(conflict=outcome.conflict, what=RETRIED[outcome.ending], delay=step.delay, **said)
+        if step.delay > 0:
+            self._system.sleep(step.delay)
+        self.attempt += 1
+        self._began_at = self.monotonic()
+
+
+def _attempt(function: Callable[..., T], source: ConnectionSource, claim: Claim, loop: _Loop) -> Outcome:
+    """Run the function once in a transaction on a connection of the source, and say how that ended."""
+    reason = ""
+    session: Session | None = None
+    tx: Transaction | None = None
+    try:
+        session = source._checkout(claim, loop.deadline_at)
+        session.transport.deadline_at = loop.deadline_at
+        tx = Transaction(session, evidence=claim.evidence, attempt=loop.attempt, read_only=loop.read_only)
+        outcome = _probe(tx, session, claim.evidence, loop)
+        if outcome is None:
+            outcome = _run_and_commit(function, tx, session, claim.evidence, loop)
+        reason = outcome.ending.value
+        return outcome
+    finally:
+        if tx is not None:
+            tx.end()
+        if session is not None:
+            session.transport.deadline_at = NEVER
+            source._checkin(claim, reason)
+
+
+def _probe(tx: Transaction, session: Session, evidence: Evidence, loop: _Loop) -> Outcome | None:
+    """On a connection that was idle for long: send BEGIN alone, since a dead one often shows only when it is used."""
+    is_long_idle = session.clock() - session.used_at >= session.probe_after_secs
+    restores = session.has_settings and session.configure is not None
+    if not is_long_idle and not restores:
+        return None
+    session.transport.deadline_at = min(loop.deadline_at, loop.monotonic() + _PROBE_SECONDS)
+    try:
+        if restores:
+            session.restore_settings()
+        if is_long_idle:
+            tx.begin()
+    except Exception as error:  # noqa: BLE001 - whatever it is, its ending is named
+        outcome = outcome_of(evidence, error, session.transport.failure, "begin")
+        is_silent = outcome.ending is Ending.OUT_OF_TIME and loop.monotonic() < loop.deadline_at
+        return Outcome(Ending.STALE, error=error) if is_silent or outcome.ending is Ending.BROKEN else outcome
+    session.transport.deadline_at = loop.deadline_at
+    return None
+
+
+def _run_and_commit(function: Callable[..., T], tx: Transaction, session: Session, evidence: Evidence, loop: _Loop) -> Outcome:
+    value: Any = None
+    raised: Exception | None = None
+    try:
+        value = function(tx=tx) if loop.by_keyword else function(tx)
+    except Exception as error:  # noqa: BLE001 - it is raised again, or explained by what the server said before
+        raised = error
+    lost = session.transport.failure
+    if tx.has_ended:
+        if raised is None:
+            return Outcome(Ending.ROLLED_BACK, value=value)
+        conflict = classify_occ(evidence.failure)
+        return Outcome(Ending.CONFLICT if conflict else Ending.FAILED, error=raised, conflict=conflict)
+    if raised is not None or evidence.failure is not None or evidence.interruption is not None or lost is not None:
+        return outcome_of(evidence, raised, lost, "statement")
+    if loop.monotonic() >= loop.deadline_at:
+        return Outcome(Ending.OUT_OF_TIME, phase="function")
+    try:
+        tx.commit()
+    except Exception as error:  # noqa: BLE001
+        outcome = outcome_of(evidence, error, session.transport.failure, "commit")
+        outcome.value = value
+        return outcome
+    return Outcome(Ending.COMMITTED, value=value)
+
+
+def retry_on_occ(
+    function: Callable[[], T],
+    retry: OCCRetryConfig | None = None,
+    *,
+    timeout: float | None = None,
+    logger: Any = None,
+) -> T:
+    """Call a function that runs its own transaction, again when it raises a conflict.
+
+    The function may be called several times: it must have no effect outside its transaction. A conflict is found along
+    `__cause__` and `orig` too, as Django, Tortoise and SQLAlchemy wrap it. After `timeout` seconds no other attempt begins.
+    Raises `OCCRetryExhausted` when no attempt is left, its last conflict as the `__cause__`; any other error as it is.
+    """
+    loop = _Loop(retry, deadline_after(timeout), Telemetry(function, logger=logger))
+    while True:
+        try:
+            return function()
+        except Exception as error:
+            conflict = classify_occ(error)
+            if conflict is None:
+                raise
+            outcome = Outcome(Ending.CONFLICT, error=error, conflict=conflict)
+        loop.go_on_after(outcome)
