@@ -59,8 +59,7 @@ class CachedConnection:
             holder = place.holder
             if holder is not None and holder.is_alive():
                 raise TransactionError(
-                    "a transaction is running on the cached connection, and DSQL has no savepoints: pass its tx on to join it, "
-                    "or use a Pool, for threads"
+                    "a transaction is running on the cached connection: use its tx, or a Pool where there are several threads"
                 )
             place.give_up()  # what an interruption left
             place = Place()

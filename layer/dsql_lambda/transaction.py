@@ -154,7 +154,11 @@ class Transaction:
         flight = session.compose([*self._prologue(), *(statement for statement, _ in self._deferred), COMMIT])
         self._has_ended = True
         evidence.commit = flight
-        session.exchange(flight)
+        try:
+            session.exchange(flight)
+        except Exception as error:
+            self._note(error)
+            raise
         if evidence.commit_tag != "COMMIT":
             self._fail(f"COMMIT was answered with {evidence.commit_tag or 'nothing'}: nothing was committed")
         self._has_reset = False  # what it took back is gone for good
@@ -298,6 +302,11 @@ def _oids(names: tuple[str, ...], types: Mapping[str, int] | None) -> tuple[int 
     """The OID of each placeholder's type, where one was given."""
     if types is None:
         return ()
+    if not isinstance(types, Mapping):
+        raise TransactionError(
+            f"types is a {type(types).__name__}: it must map placeholders to the OIDs of their types, so no placeholder can have "
+            f"its name; reserved are {', '.join(RESERVED_NAMES)}"
+        )
     unknown = [name for name in types if name not in names]
     if unknown:
         raise TransactionError(f"types names {unknown[0]!r}, which is no placeholder of the statement: leave it out")
