@@ -112,7 +112,8 @@ def outcome_of(evidence: Evidence, raised: Exception | None, lost: ConnectionLos
 def _outcome_of_commit(evidence: Evidence, raised: Exception | None, lost: ConnectionLost | None) -> Outcome:
     """The same, once there was a flight with COMMIT."""
     failure = evidence.failure
-    is_ours = raised is None or raised is failure or isinstance(raised, InterfaceError | DatabaseError)
+    is_of_the_flight = evidence.commit is not None and raised is evidence.commit.failure
+    is_ours = raised is None or is_of_the_flight or isinstance(raised, InterfaceError | DatabaseError)
     if evidence.commit_tag == "COMMIT":
         # What failed is only what follows the tag, or a value that nobody gets; or somebody interrupted us.
         return Outcome(Ending.COMMITTED) if is_ours else Outcome(Ending.UNKNOWN, error=raised)
