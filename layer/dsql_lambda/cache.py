@@ -76,8 +76,7 @@ class CachedConnection:
                 session.abandon()  # the session is the parent's: not a byte may go out on it
             else:
                 session.close()
-        connection = self._factory.open(Connection, deadline_at)
-        place.session = session = connection._session
+        session = self._factory.open(Connection, deadline_at, place=place)._session
         place.expires_at = session.opened_at + MAX_AGE_SECONDS - _AGE_JITTER_SECONDS * self._system.random()
         self.opened_for, self._next_reason = self._next_reason, "first"
         return session

@@ -31,9 +31,9 @@ class Connection(PipelinedConnection, native.Connection):  # type: ignore[misc]
     """A `pg8000.native.Connection` to DSQL, with transactions. `connect` opens one; the constructor takes pg8000's arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
         self._place = Place()
         self._give_back: Callable[[Connection], None] | None = None  # a pool's, while this connection is lent
+        super().__init__(*args, **kwargs)
 
     def __enter__(self) -> Self:
         return self

@@ -7,14 +7,15 @@ keeps connections.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .claim import Place
 from .dial import dial
 from .errors import ConnectError, DeadlineExceeded
 from .lambda_runtime import before_snapshot
 from .options import ConnectOptions, signer_for
 from .pg8000_adapter import PipelinedConnection, Secret
+from .pipeline import Session
 from .server_errors import DatabaseError, InterfaceError
 from .system import NEVER, SYSTEM, System
 
@@ -38,29 +39,27 @@ class ConnectionFactory:
         self.signer = signer_for(options, clock=system.clock)
         self._keeps_token = keeps_token
 
-    def open(self, kind: type[C], deadline_at: float = NEVER) -> C:
-        """Open a connection of a kind (pg8000's native one or its DB-API one).
+    def open(self, kind: type[C], deadline_at: float = NEVER, *, place: Place | None = None) -> C:
+        """Open a connection of a kind (pg8000's native one or its DB-API one), and keep it in `place`.
 
         Each try takes the options' `connect_timeout` at most. A cluster that is busy or away is tried again, with jitter,
         until `deadline_at` (monotonic seconds), or for `connect_timeout` in all where there is none. Raises `ConnectError`, or
         `DeadlineExceeded` in the phase `connect` when it was the deadline that came first. No traceback holds the token.
         """
-        options, system = self.options, self.system
-        timeout = options.connect_timeout
-        give_up_at = deadline_at if deadline_at != NEVER else system.monotonic() + timeout
+        monotonic = self.system.monotonic
+        timeout = self.options.connect_timeout
+        give_up_at = deadline_at if deadline_at != NEVER else monotonic() + timeout
         tries = 0
         was_expired = False
         while True:
             try:
-                connection = self._open_once(kind, min(give_up_at, system.monotonic() + timeout))
+                return self._open_once(kind, min(give_up_at, monotonic() + timeout), deadline_at, place)
             except (ConnectError, DatabaseError, InterfaceError) as failure:
-                error: Exception = failure
-                _forget_frames(error)
+                _forget_frames(failure)
+                error = failure
             except BaseException as interruption:
                 _forget_frames(interruption)
                 raise
-            else:
-                break
             from . import refusal  # noqa: PLC0415 - most connections are not refused
 
             meaning = refusal.refusal_of(error)
@@ -70,41 +69,49 @@ class ConnectionFactory:
                 was_expired = True
                 self.signer.forget()
             elif meaning in refusal.PASSING:
-                wait = refusal.wait_before(meaning, tries, system.random)
+                wait = refusal.wait_before(meaning, tries, self.system.random)
             else:
-                raise refusal.refused(error, options) from _cause_of(error)
-            if system.monotonic() + wait >= give_up_at:
-                if system.monotonic() + wait >= deadline_at:
+                raise refusal.refused(error, self.options) from _cause_of(error)
+            if monotonic() + wait >= give_up_at:
+                if monotonic() + wait >= deadline_at:
                     raise DeadlineExceeded(
                         "no time was left before the deadline (connect); nothing was committed", phase="connect"
                     ) from error
-                raise refusal.refused(error, options) from _cause_of(error)
-            system.sleep(wait)
-        _open.add(connection)
-        before_snapshot(close_all)
-        if options.configure is not None:
-            connection._session.configure = options.configure
-            _configure(connection, options.configure, deadline_at)
-        return connection
+                raise refusal.refused(error, self.options) from _cause_of(error)
+            self.system.sleep(wait)
 
-    def _open_once(self, kind: type[C], try_until: float) -> C:
+    def _open_once(self, kind: type[C], try_until: float, deadline_at: float, place: Place | None) -> C:
         options = self.options
         token = self.signer.token() if self._keeps_token else self.signer.sign()
         transport = dial(options, try_until, self.system)
-        transport.deadline_at = try_until
-        connection = kind(
-            options.user,
-            host=options.host,
-            database=options.database,
-            password=Secret(token.value),
-            application_name=options.resolved_application_name,
-            startup_params=options.startup_params,
-            sock=transport,
-            clock=self.system.clock,
-        )
-        transport.deadline_at = NEVER
-        connection._session.pipeline = options.pipeline
-        connection._session.probe_after_secs = options.probe_after_secs
+        try:
+            transport.deadline_at = try_until
+            connection = kind(
+                options.user,
+                host=options.host,
+                database=options.database,
+                password=Secret(token.value),
+                application_name=options.resolved_application_name,
+                startup_params=options.startup_params,
+                sock=transport,
+                clock=self.system.clock,
+            )
+            session: Session = connection._session
+            session.pipeline = options.pipeline
+            session.probe_after_secs = options.probe_after_secs
+            session.configure = options.configure
+            transport.deadline_at = deadline_at
+            if options.configure is not None:
+                options.configure(connection)
+                session.has_settings = False  # what it has SET stays set
+            transport.deadline_at = NEVER
+            _open.add(connection)
+            before_snapshot(close_all)
+            if place is not None:
+                place.session = session
+        except BaseException:
+            transport.close()
+            raise
         return connection
 
 
@@ -113,19 +120,6 @@ def as_options(target: ConnectOptions | str | None, overrides: dict[str, Any]) -
     if isinstance(target, ConnectOptions):
         return target.replace(**overrides) if overrides else target
     return ConnectOptions.from_env(**overrides) if target is None else ConnectOptions.from_url(target, **overrides)
-
-
-def _configure(connection: C, configure: Callable[[Any], None], deadline_at: float) -> None:
-    """Let the user's function prepare a new connection: what it sets stays set."""
-    session = connection._session
-    session.transport.deadline_at = deadline_at
-    try:
-        configure(connection)
-    except BaseException:
-        session.abandon()
-        raise
-    session.transport.deadline_at = NEVER
-    session.has_settings = False
 
 
 def _forget_frames(error: BaseException | None) -> None:

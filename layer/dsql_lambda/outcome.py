@@ -92,7 +92,7 @@ def outcome_of(evidence: Evidence, raised: Exception | None, lost: ConnectionLos
     if evidence.commit is not None:
         return _outcome_of_commit(evidence, raised, lost)
     failure = evidence.failure
-    if evidence.interruption is not None:
+    if evidence.interruption is not None or (evidence.unfinished and raised is not None):
         return Outcome(Ending.FAILED, error=raised or evidence.interruption)
     conflict = classify_occ(failure) if isinstance(failure, DatabaseError) else None
     if conflict:
@@ -117,12 +117,14 @@ def _outcome_of_commit(evidence: Evidence, raised: Exception | None, lost: Conne
     if evidence.commit_tag == "COMMIT":
         # What failed is only what follows the tag, or a value that nobody gets; or somebody interrupted us.
         return Outcome(Ending.COMMITTED) if is_ours else Outcome(Ending.UNKNOWN, error=raised)
-    if evidence.may_have_committed and (lost is not None or evidence.is_commit_in_doubt or not is_ours):
+    if not is_ours:
+        return Outcome(Ending.UNKNOWN if evidence.may_have_committed else Ending.FAILED, error=raised)
+    if evidence.may_have_committed and (lost is not None or evidence.is_commit_in_doubt):
         return Outcome(Ending.UNKNOWN, error=raised or failure or lost)
     conflict = classify_occ(failure) if isinstance(failure, DatabaseError) else None
     if conflict:
         return Outcome(Ending.CONFLICT, error=failure, conflict=conflict)
-    if lost is not None and is_ours and not isinstance(failure, DatabaseError):
+    if lost is not None and not isinstance(failure, DatabaseError):
         ending = Ending.OUT_OF_TIME if isinstance(lost, DeadlineReached) else Ending.BROKEN
         return Outcome(ending, error=raised or lost, phase="commit")
     if evidence.may_have_committed:

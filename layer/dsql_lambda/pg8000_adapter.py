@@ -6,6 +6,7 @@ transactions, of options or of where a token comes from.
 
 from __future__ import annotations
 
+import codecs
 import struct
 import time
 from collections import defaultdict
@@ -170,6 +171,8 @@ class PipelinedConnection(core.CoreConnection):  # type: ignore[misc]
                 "inside TLS: check that the host is a DSQL cluster"
             )
         token: Any = self.password
+        if token is None:
+            raise ProtocolError("the server asks for the password of a connection that has been started")
         self._send_message(core.PASSWORD, token.value.encode() + b"\0")
         self._session.transport.flush()
 
@@ -187,6 +190,12 @@ class PipelinedConnection(core.CoreConnection):  # type: ignore[misc]
             context.row_count = int(count) if context.row_count == -1 else context.row_count + int(count)
         if self._transaction_status == FAILED and context.error is None and not tag.startswith("ROLLBACK"):
             context.error = InterfaceError("in failed transaction block")  # pg8000's word for it
+
+    def handle_PARAMETER_STATUS(self, data: bytes, context: Any) -> None:  # noqa: N802
+        """A setting of the session. An encoding that Python does not have is refused."""
+        super().handle_PARAMETER_STATUS(data, context)
+        if data.startswith(b"client_encoding"):
+            codecs.lookup(self._client_encoding)
 
     def handle_ROW_DESCRIPTION(self, data: bytes, context: Any) -> None:  # noqa: N802
         """The columns, with the reader of each."""
@@ -213,4 +222,6 @@ class PipelinedConnection(core.CoreConnection):  # type: ignore[misc]
         if self._usock is None:
             raise InterfaceError("connection is closed")
         self._usock = None
-        self._session.close()
+        session: Session | None = self.__dict__.get("_session")
+        if session is not None:  # else pg8000's constructor was interrupted
+            session.close()

@@ -452,6 +452,8 @@ class Session:
         if handler is None:
             raise ProtocolError(f"the server sent a message of an unknown type, {code!r}")
         if code in _COPY:
+            if result.stream is None or (code == core.COPY_DATA and not hasattr(result, "stream_write")):
+                raise ProtocolError("the server began a COPY, and no stream was given: pass stream= to the connection's run()")
             handler(data, result)  # it calls the user's stream, whose errors are the user's
             return
         if code == core.NOTICE_RESPONSE and len(data) > _LONGEST_NOTICE:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -63,7 +64,7 @@ class _Waiter:
 
     def __init__(self, claim: Claim) -> None:
         self.claim = claim
-        self.woken = threading.Event()
+        self.woken: SimpleQueue[None] = SimpleQueue()  # an Event has a lock, which an interruption can leave locked
 
 
 class Pool:
@@ -106,8 +107,8 @@ class Pool:
         self._free = deque(self._places)  # hints: the right end was used last; those without a connection are at the left
         self._waiters: deque[_Waiter] = deque()
         self._lent: dict[int, Lease] = {}  # by the connection's id, for `release`
-        self._stopping = threading.Event()
-        self._emptied = threading.Event()
+        self._stopping: SimpleQueue[None] = SimpleQueue()
+        self._returned: SimpleQueue[None] = SimpleQueue()
         self._keeper: threading.Thread | None = None
         if min_size:
             self._start_keeper()
@@ -166,14 +167,14 @@ class Pool:
         What comes back later is closed then. May be called again.
         """
         self._is_closed = True
-        self._stopping.set()
+        self._stopping.put(None)
         claim = Claim(sys._getframe())
         for place in self._places:
             if place.take(claim):
                 self._end(place)
                 place.release(claim)
         while self._waiters:
-            self._waiters.popleft().woken.set()
+            self._waiters.popleft().woken.put(None)
         if self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join(timeout)
         end = self._system.monotonic() + timeout
@@ -181,8 +182,7 @@ class Pool:
             remaining = end - self._system.monotonic()
             if remaining <= 0:
                 return
-            self._emptied.wait(min(remaining, _LOOK_AGAIN_SECONDS))
-            self._emptied.clear()
+            _wait(self._returned, min(remaining, _LOOK_AGAIN_SECONDS))
 
     def __enter__(self) -> Self:
         return self
@@ -266,7 +266,7 @@ class Pool:
                 if self._waiters and self._waiters[0] is waiter and (place := self._take_free(claim)) is not None:
                     return self._served(waiter, place, started_at)
                 remaining = limit_at - monotonic()
-                waiter.woken.wait(min(max(remaining, 0.0), _LOOK_AGAIN_SECONDS))
+                _wait(waiter.woken, min(max(remaining, 0.0), _LOOK_AGAIN_SECONDS))
                 self._longest_wait = max(self._longest_wait, monotonic() - started_at)
                 given = claim.place
                 if given is not None and given.holder is claim:
@@ -312,7 +312,7 @@ class Pool:
             except IndexError:
                 break
             place.hand_over(waiter.claim)
-            waiter.woken.set()
+            waiter.woken.put(None)
             return
         place.release(claim)
         if place in self._places:
@@ -320,14 +320,13 @@ class Pool:
                 self._free.appendleft(place)
             else:
                 self._free.append(place)
-        self._emptied.set()
+        if self._is_closed:
+            self._returned.put(None)
 
     def _open(self, place: Place, deadline_at: float) -> Session:
         self._start_keeper()
-        connection = self._factory.open(Connection, deadline_at)
-        session: Session = connection._session
+        session: Session = self._factory.open(Connection, deadline_at, place=place)._session
         place.expires_at = session.opened_at + self._max_lifetime * (1 - _JITTER * self._system.random())
-        place.session = session
         self._opened += 1
         return session
 
@@ -368,7 +367,7 @@ class Pool:
     def _keep(self) -> None:
         """Until the pool is closed: a fresh token before the kept one grows old, no long idle ones, `min_size` open ones."""
         wait = 0.0
-        while not self._stopping.wait(wait):
+        while not _wait(self._stopping, wait):
             wait = _KEEPING_SECONDS
             try:
                 clock = self._system.clock
@@ -389,6 +388,15 @@ class Pool:
                 self._open(place, NEVER)
             finally:
                 self._pass_on(place, claim)
+
+
+def _wait(queue: SimpleQueue[None], seconds: float) -> bool:
+    """Wait for something in a queue. Returns whether it came."""
+    try:
+        queue.get(timeout=seconds)
+    except Empty:
+        return False
+    return True
 
 
 class _LentBlock:

@@ -13,7 +13,9 @@ the connection comes from, or of what an ending means (module `outcome`).
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, Self
 
 from . import sql as sql_text
@@ -51,7 +53,7 @@ class Transaction:
         self._has_ended = False
         self._has_reset = False
         self._deferred: list[tuple[Statement, int | None]] = []  # with the `expect_rows` of each
-        self._stream: RowStream | None = None
+        self._stream: weakref.ref[RowStream] | None = None  # a loop that was left has dropped it
 
     def run(self, sql: str, /, *, types: Mapping[str, int] | None = None, **params: Any) -> list[list[Any]]:
         """Run a statement and return its rows as lists; no rows is an empty list."""
@@ -81,18 +83,18 @@ class Transaction:
     def stream(self, sql: str, /, *, types: Mapping[str, int] | None = None, **params: Any) -> RowStream:
         """Run a statement now, and return an iterator that yields its rows as dicts while they arrive, and keeps none.
 
-        The next statement can be run when all rows were taken or the iterator was closed.
+        The next statement can be run when all rows were taken, or the iterator was closed or dropped, as a `for` loop drops it.
         """
         statement = self._checked(sql, types, params)
         if self._deferred or not self._has_begun:
             self._fly(())
-        self._close_stream()
         try:
-            self._stream = RowStream(self, self._session.compose((statement,)))
+            stream = RowStream(self, self._session.compose((statement,)))
         except Exception as error:
             self._note(error)
             raise
-        return self._stream
+        self._stream = weakref.ref(stream)
+        return stream
 
     def defer(
         self, sql: str, /, *, expect_rows: int | None = None, types: Mapping[str, int] | None = None, **params: Any
@@ -219,13 +221,15 @@ class Transaction:
 
     def _note(self, error: Exception) -> None:
         """A failed statement: remember it, and name the first one where the server says only that there was one."""
-        first = self._evidence.failure
-        self._evidence.failure = first or error
-        if isinstance(error, DatabaseError):
-            if error.statement:
-                error.add_note(f"The statement: {error.statement}")
-            if first is not None and first is not error and error.sqlstate == _IN_FAILED_TRANSACTION:
-                raise error from first
+        evidence = self._evidence
+        first = evidence.failure
+        evidence.failure = first or error
+        if isinstance(error, DatabaseError) and error.statement:
+            error.add_note(f"The statement: {error.statement}")
+        evidence.unfinished = ""
+        is_a_consequence = isinstance(error, DatabaseError) and error.sqlstate == _IN_FAILED_TRANSACTION
+        if is_a_consequence and first is not None and first is not error:
+            raise error from first
 
     def _fail(self, message: str) -> NoReturn:
         failure = TransactionError(message)
@@ -246,8 +250,9 @@ class Transaction:
         return Statement(sql, query.text, values, _oids(query.names, types), query.names)
 
     def _close_stream(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        stream = self._stream() if self._stream is not None else None
+        if stream is not None:
+            stream.close()
 
     def _refuse_if_ended(self) -> None:
         if self._has_ended:
@@ -261,7 +266,8 @@ class RowStream(Iterator[dict[str, Any]]):
         self._tx = tx
         self._flight = flight
         self._names: list[str] | None = None
-        self._rows: Generator[list[Any], None, None] = tx._session.stream(flight)
+        self._rows: Generator[list[Any], None, None] | None = None
+        self._rows = tx._session.stream(flight)
 
     def __iter__(self) -> Self:
         return self
@@ -272,7 +278,7 @@ class RowStream(Iterator[dict[str, Any]]):
             tx._refuse_if_ended()  # else rows that were never seen would look like none
         tx._evidence.unfinished = "a stream"
         try:
-            row = next(self._rows, None)
+            row = next(self._rows, None) if self._rows is not None else None
         except Exception as error:
             tx._note(error)
             raise
@@ -285,11 +291,17 @@ class RowStream(Iterator[dict[str, Any]]):
 
     def close(self) -> None:
         """Let the next statement be run. Raises `InterfaceError` if the connection is lost meanwhile."""
+        if self._rows is None:
+            return
         self._rows.close()
         try:
             self._tx._session.finish(self._flight)
         except DatabaseError as error:
             self._tx._evidence.failure = self._tx._evidence.failure or error
+
+    def __del__(self) -> None:
+        with suppress(InterfaceError):  # nobody is there to be told; the next statement is
+            self.close()
 
     def __enter__(self) -> Self:
         return self
