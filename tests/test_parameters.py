@@ -253,6 +253,20 @@ def test_a_users_writer_of_a_container_gets_the_container():
         to_texts([{1}], writers)
 
 
+def test_a_writer_of_any_object_is_for_what_has_no_other():
+    """pg8000's way with unknown types can be had."""
+    writers = Writers(WRITERS)
+    writers[object] = str
+    assert to_texts([Unknown(), {1}, 1.0, None, Decimal(2), b"a"], writers) == [
+        "sent by mistake",
+        "{1}",
+        "1.0",
+        None,
+        "2",
+        "\\x61",
+    ]
+
+
 class Unhashable:  # noqa: PLW1641 - that is its point
     def __eq__(self, other):
         return self is other

@@ -100,8 +100,7 @@ def _writer_of(kind: type, writers: Mapping[type, Writer]) -> Writer:
                 return writer
         except TypeError:
             pass
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None and issubclass(kind, numpy.generic):
+    if issubclass(kind, getattr(sys.modules.get("numpy"), "generic", ())):
         return _NUMPY
     if issubclass(kind, Iterable):
         raise _BadType(f"PostgreSQL has no type for a {_name(kind)}: pass a list{_REGISTER}")
