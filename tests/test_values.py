@@ -213,3 +213,12 @@ def test_what_was_reported_of_other_drivers_is_sent_right(connection, kind, valu
     connection.run("CREATE TYPE a_row AS (a int, b text, c text)")
     assert connection.run(f"SELECT (:v::{kind})::text", v=value) == [[text]]
     connection.run("ROLLBACK")
+
+
+def test_a_prepared_statement_refuses_what_others_refuse(connection):
+    """pg8000 writes its values by itself, from the connection's table."""
+    statement = connection.prepare("SELECT CAST(:v AS text)")
+    with pytest.raises(TypeError, match="no type for a set"):
+        statement.run(v={1})
+    assert statement.run(v=["null", None]) == [['{"null",NULL}']]
+    statement.close()

@@ -91,7 +91,7 @@ class PipelinedConnection(core.CoreConnection):  # type: ignore[misc]
             super().__init__(user, host, database, port, sock=composer, ssl_context=False, **kwargs)
             self.password = password.encode() if isinstance(password, str) else password
             self.pg_types = defaultdict(lambda: values.read_text, values.READERS)
-            self.py_types = dict(parameters.WRITERS)
+            self.py_types = parameters.Writers(parameters.WRITERS)
             self._usock: Any = transport
             self._sock = transport
             self._transaction_status = IDLE
