@@ -279,13 +279,13 @@ class Session:
         """
         return self.exchange(self.compose(statements, stream))
 
-    def exchange(self, flight: Flight) -> list[Any]:
+    def exchange(self, flight: Flight, *, decodes: bool = True) -> list[Any]:
         """Send a flight and read its answers."""
         self.refuse_if_busy()
         try:
             self._queue(flight)
             self.transport.flush()
-            for _ in self._answers(flight):
+            for _ in self._answers(flight, decodes=decodes):
                 pass
         except BaseException as error:
             self._give_up(flight, error)
