@@ -1,6 +1,8 @@
 """`connect` and `Connection`: what is pg8000's stays pg8000's, refusals say what to check, and nothing shows a token."""
 
 import io
+import socket
+import ssl
 import time
 import traceback
 
@@ -56,6 +58,23 @@ def test_a_connection_is_pg8000s(connection):
     assert connection.row_count == 1
     connection.run("BEGIN; UPDATE accounts SET balance = 7 WHERE id = 1; COMMIT")
     assert connection.run("SELECT balance FROM accounts WHERE id = 1") == [[7]]
+
+
+def test_a_connections_public_attributes_are_pg8000s_and_two_more(dsql, options, connection):
+    """None is missing, and of ours only the documented ones have no underscore."""
+    sock = socket.create_connection((dsql.host, dsql.port))
+    stock = pg8000.native.Connection(
+        "admin",
+        host=dsql.endpoint,
+        database="postgres",
+        password=options.token().value,
+        sock=sock,
+        ssl_context=ssl.create_default_context(cadata=dsql.ca_pem),
+    )
+    ours, theirs = ({name for name in dir(each) if not name.startswith("_")} for each in (connection, stock))
+    stock.close()
+    assert ours - theirs == {"transaction", "transaction_with_retry"}
+    assert theirs - ours == set()
 
 
 def test_one_parameterised_statement_is_one_flight(dsql, connection):
