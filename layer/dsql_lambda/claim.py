@@ -53,11 +53,13 @@ class Lease(Claim):
 
     def __init__(self, user: object) -> None:
         super().__init__(sys._getframe())
+        self.has_ended = False
+        """Was it given back, though perhaps not to the end?"""
         self._user = weakref.ref(user)
 
     def is_alive(self) -> bool:
-        """Has nobody dropped the object that stands for it?"""
-        return self._user() is not None
+        """Is it still out, and has nobody dropped the object that stands for it?"""
+        return not self.has_ended and self._user() is not None
 
 
 class Place:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
-from . import parameters, rows
+from . import parameters, rows, values
 from .driver import core
 from .server_errors import (
     ConnectionLost,
@@ -359,13 +359,13 @@ class Session:
         parse = bytearray(b"\x00" + text.encode(encoding) + b"\x00" + _int16(len(oids)))
         for oid in oids:
             parse += _int32(0 if oid in {None, -1} else oid)
-        values = parameters.to_texts(statement.values, writers, statement.names)
-        bind = bytearray(b"\x00\x00\x00\x00" + _int16(len(values)))
-        for value in values:
-            if value is None:
+        texts = parameters.to_texts(statement.values, writers, statement.names)
+        bind = bytearray(b"\x00\x00\x00\x00" + _int16(len(texts)))
+        for each in texts:
+            if each is None:
                 bind += b"\xff\xff\xff\xff"
             else:
-                data = value.encode(encoding)
+                data = each.encode(encoding)
                 bind += _int32(len(data)) + data
         bind += b"\x00\x00"
         if max(len(parse), len(bind)) > _LONGEST - 4:
@@ -424,7 +424,7 @@ class Session:
         if result.columns is None or (flight.failure is not None and isinstance(flight.failure, DatabaseError)):
             raise ProtocolError("the server sent a row that no statement asked for")
         try:
-            values, count, transport.position = rows.split(
+            found, count, transport.position = rows.split(
                 transport.buffer, transport.position, len(result.input_funcs), _ROWS_A_BATCH
             )
         except _MALFORMED as error:
@@ -433,9 +433,9 @@ class Session:
         if not decodes or result.error is not None:
             return False
         try:
-            result.rows += decoder.decode(values, count, result.input_funcs)
+            result.rows += decoder.decode(found, count, result.input_funcs)
         except Exception as error:  # noqa: BLE001 - a value that can't be converted must not leave the answers unread
-            result.error = error
+            result.error = _unreadable(error, result)
             self._note_failure(flight, result)
             return False
         return True
@@ -470,6 +470,16 @@ class Session:
             raise ProtocolError(f"the server reported a transaction status {data!r} that there is not")
         if code == core.PARAMETER_STATUS and len(connection.parameter_statuses) > _MOST_PARAMETERS:
             raise ProtocolError(f"the server reported more than {_MOST_PARAMETERS} parameters")
+
+
+def _unreadable(error: Exception, result: Any) -> Exception:
+    """What to raise for a value that can't be converted. What an adapter of the user's raises is the user's."""
+    is_ours = all(getattr(each, "__module__", "") == values.__name__ for each in result.input_funcs)
+    if not is_ours or not isinstance(error, _MALFORMED):
+        return error
+    unreadable = ProtocolError(f"the server sent a value that can't be read as its column's type: {error}")
+    unreadable.__cause__ = error
+    return unreadable
 
 
 def _refuse_if_unexpected(flight: Flight, code: bytes) -> None:

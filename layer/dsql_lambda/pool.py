@@ -10,6 +10,7 @@ atomic operation; the queues only say where to look first. A place whose holder 
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections import deque
@@ -140,12 +141,18 @@ class Pool:
 
     def release(self, connection: Connection) -> None:
         """Give a connection back. One that is not lent by this pool is left alone."""
-        lease = self._lent.pop(id(connection), None)
-        connection._give_back = None
+        lease = self._lent.get(id(connection))
         if lease is None or lease.place is None or lease.place.holder is not lease:
             return
-        lease.place.session = connection._session
-        self._checkin(lease, "")
+        try:
+            lease.place.session = connection._session
+            lease.has_ended = True  # from here on the next who wants the place can have it
+            self._lent.pop(id(connection), None)
+            connection._give_back = None
+            self._checkin(lease, "")
+        except BaseException:
+            lease.abandon()
+            raise
 
     def transaction_with_retry(self, function: Callable[[Transaction], T], retry: OCCRetryConfig | None = None) -> T:
         """Run `function(tx)` in a transaction, each attempt on a connection of the pool, again when DSQL reports a conflict.
@@ -256,6 +263,7 @@ class Pool:
         """Queue until a place is given over. Raises `ConnectError` or `DeadlineExceeded` when the time is over."""
         monotonic = self._system.monotonic
         started_at = monotonic()
+        has_collected = False
         limit_at = min(started_at + self._acquire_timeout, deadline_at)
         waiter = _Waiter(claim)
         claim.place = None
@@ -266,7 +274,10 @@ class Pool:
                 if self._waiters and self._waiters[0] is waiter and (place := self._take_free(claim)) is not None:
                     return self._served(waiter, place, started_at)
                 remaining = limit_at - monotonic()
-                _wait(waiter.woken, min(max(remaining, 0.0), _LOOK_AGAIN_SECONDS))
+                was_woken = _wait(waiter.woken, min(max(remaining, 0.0), _LOOK_AGAIN_SECONDS))
+                if not was_woken and not has_collected:
+                    has_collected = True
+                    gc.collect()  # a connection that was dropped without being given back is part of a cycle
                 self._longest_wait = max(self._longest_wait, monotonic() - started_at)
                 given = claim.place
                 if given is not None and given.holder is claim:
