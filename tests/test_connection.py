@@ -110,6 +110,22 @@ def test_an_error_leaves_the_connection_in_use(connection):
         assert connection.run("SELECT 1") == [[1]]
 
 
+@pytest.mark.parametrize("end", ["ROLLBACK", "-- undone\nrollback;", "ABORT", "ROLLBACK; SELECT 1"])
+def test_a_failed_transaction_ends_by_rollback_alone(connection, end):
+    """COMMIT undoes it too, and pg8000 raises for that: nothing was committed."""
+    for commit in ("COMMIT", "end;"):
+        connection.run("BEGIN")
+        with pytest.raises(DatabaseError):
+            connection.run("SELECT 1 / 0")
+        with pytest.raises(pg8000.native.InterfaceError, match="in failed transaction block"):
+            connection.run(commit)
+    connection.run("BEGIN")
+    with pytest.raises(DatabaseError):
+        connection.run("SELECT 1 / 0")
+    connection.run(end)
+    assert connection.transaction_with_retry(lambda tx: tx.value("SELECT 2")) == 2
+
+
 def test_a_connection_says_who_it_is(dsql, connection):
     """Endpoint, user, application name, as the server saw them; and what the server says of itself."""
     startup = next(event for event in dsql.log if event.kind == "startup")

@@ -13,13 +13,14 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import parameters, values
+from . import parameters, sql, values
 from .driver import core
 from .pipeline import FAILED, IDLE, Flight, Result, Session, Statement
 from .server_errors import DatabaseError, InterfaceError, ProtocolError
 from .transport import Transport
 
 _READY = b"Z\x00\x00\x00\x05I"
+_ENDS_OF_A_FAILED_TRANSACTION = frozenset({"ROLLBACK", "ABORT"})
 _CLEARTEXT = 3
 _AUTHENTICATED = 0
 _column_at = struct.Struct("!ihihih").unpack_from
@@ -92,7 +93,7 @@ class PipelinedConnection(core.CoreConnection):  # type: ignore[misc]
             self.password = password.encode() if isinstance(password, str) else password
             self.pg_types = defaultdict(lambda: values.read_text, values.READERS)
             self.py_types = parameters.Writers(parameters.WRITERS)
-            self._usock: Any = transport
+            self._usock: Any = transport.sock
             self._sock = transport
             self._transaction_status = IDLE
             self._session = Session(self, transport, clock=clock)
@@ -159,11 +160,7 @@ class PipelinedConnection(core.CoreConnection):  # type: ignore[misc]
         """Send the token where a password is asked for in clear text. Every other method would hash it: they are refused."""
         (code,) = _code_at(data)
         if not self._password_is_token or code == _AUTHENTICATED:
-            self._usock = self._session.transport.sock  # SCRAM looks at the socket for its channel binding
-            try:
-                super().handle_AUTHENTICATION_REQUEST(data, context)
-            finally:
-                self._usock = self._session.transport
+            super().handle_AUTHENTICATION_REQUEST(data, context)
             return
         if code != _CLEARTEXT:
             raise ProtocolError(
@@ -188,8 +185,9 @@ class PipelinedConnection(core.CoreConnection):  # type: ignore[misc]
         count = tag.rpartition(" ")[2]
         if count.isdigit():
             context.row_count = int(count) if context.row_count == -1 else context.row_count + int(count)
-        if self._transaction_status == FAILED and context.error is None and not tag.startswith("ROLLBACK"):
-            context.error = InterfaceError("in failed transaction block")  # pg8000's word for it
+        is_failed = self._transaction_status == FAILED and context.error is None
+        if is_failed and sql.refused_word(context.statement) not in _ENDS_OF_A_FAILED_TRANSACTION:
+            context.error = InterfaceError("in failed transaction block")  # pg8000's word for a COMMIT that undoes
 
     def handle_PARAMETER_STATUS(self, data: bytes, context: Any) -> None:  # noqa: N802
         """A setting of the session. An encoding that Python does not have is refused."""
