@@ -1,7 +1,7 @@
 """Optimistic transactions on few rows: a discrete-event simulation of many handlers under one retry policy.
 
 Knows snapshots (taken when the first flight arrives), conflicts (the first COMMIT on a row wins) and the loop's own decision and
-delays, which are the layer's code (`attempt._next_step`, `OCCRetryConfig`); knows no sockets and no clock. Time is simulated:
+delays, which are the layer's code (`outcome.next_step`, `OCCRetryConfig`); knows no sockets and no clock. Time is simulated:
 the same seed gives the same numbers on every machine.
 
 A handler reads a row picked at random, then writes it and commits: two flights, as the layer sends them. Its snapshot is taken
@@ -19,7 +19,7 @@ from random import Random
 from typing import Protocol, cast
 
 from dsql_lambda import OCCConflict, OCCRetryConfig, OCCType
-from dsql_lambda.attempt import Ending, Outcome, _next_step
+from dsql_lambda.outcome import Ending, Outcome, next_step
 
 SECONDS = 30.0
 _WARM_UP_SECONDS = 2.0
@@ -31,7 +31,7 @@ _COMMIT = (0.0010, 0.0020)
 _TRIP_NOISE = 0.1  # of a round trip
 _FAR = 4  # times the round trip
 
-_CONFLICT = Outcome(ending=Ending.CONFLICT, conflict=OCCConflict(type=OCCType.DATA, code="OC000"))
+_CONFLICT = Outcome(Ending.CONFLICT, conflict=OCCConflict(type=OCCType.DATA, code="OC000"))
 
 
 class Policy(Protocol):
@@ -146,7 +146,7 @@ def simulate(scenario: Scenario, retry: Policy, *, seed: int = 1, seconds: float
                 latencies.append(elapsed)
             end_at(heard_at, worker)
             continue
-        step = _next_step(
+        step = next_step(
             _CONFLICT,
             _CONFLICT,
             attempt=handler.attempt,

@@ -36,7 +36,7 @@ def measure(environment: Mapping[str, str], *, rounds: int = _ROUNDS) -> dict[st
         def get_and_put() -> None:
             shelf.put(shelf.get())
 
-        works = {"queue": get_and_put, "pool": lend, "poll": connection.link.is_readable}
+        works = {"queue": get_and_put, "pool": lend, "poll": connection._session.transport.is_readable}
         found = interleaved(works, rounds=rounds, times=_TIMES, clock=time.perf_counter)
     return {name: [seconds * 1e6 for seconds in times] for name, times in found.items()}
 

@@ -1,7 +1,7 @@
 """Storms: thousands of environments that connect at once, before a front that admits 100 new connections a second.
 
 Knows DSQL's front (a token bucket and a most of open connections), Lambda's scaling, and the layer's own wait after a refusal
-(`refusal.wait_before`) and age of a connection (`connection.max_age`); knows no sockets. Time is simulated, by seed.
+(`refusal.wait_before`) and age of a connection (`cache.max_age`); knows no sockets. Time is simulated, by seed.
 `python -m benchmarks.storm` prints the tables.
 
 An environment has a handler that wants a connection: it tries, waits and tries again for as long as it may, then it has failed,
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from dsql_lambda.connection import max_age
+from dsql_lambda.cache import max_age
 from dsql_lambda.refusal import Refusal, wait_before
 
 from .report import Say, Section, table, yes

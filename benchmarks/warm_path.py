@@ -2,7 +2,7 @@
 own work.
 
 Measured as a share of one round trip of the driver on this machine, and, where `strace` is there, in system calls. Knows the
-layer's public names only. `python -m benchmarks.warm_path` prints the table.
+layer's public names, and how a session sends a flight. `python -m benchmarks.warm_path` prints the table.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Any
 from unittest.mock import patch
 
 from dsql_lambda import Transaction, cached_connection, with_dsql_transaction
+from dsql_lambda.pipeline import Flight, Statement
+from dsql_lambda.sql import bind
 from dsql_lambda.transaction import BEGIN, COMMIT
-from dsql_lambda.wire import make_statement
 
 from .latency import interleaved
 from .local import credentials_of, options_of, served
@@ -61,21 +62,28 @@ def measure(environment: Mapping[str, str], *, rounds: int = _ROUNDS) -> dict[st
     def bare(event: Any, context: Any) -> None:
         pass
 
+    def flight() -> None:
+        query, values = bind(_WRITE, {"a": 1, "id": 1})
+        session.fly([BEGIN, Statement(_WRITE, query.text, values, (), query.names), COMMIT])
+
+    def answered(flight: Flight, **_: Any) -> None:
+        flight.results[-1].command_tag = "COMMIT"
+
     connection = cached_connection(options)
+    session = connection._session
     context = _Context()
     works: dict[str, Callable[[], Any]] = {
         "bare": lambda: bare({}, context),
         "empty": lambda: empty({}, context),
         "trip": lambda: connection.run("SELECT 1"),
-        "flight": lambda: connection.fly([BEGIN, make_statement(_WRITE, {"a": 1, "id": 1}), COMMIT]),
+        "flight": flight,
         "write": lambda: write({}, context),
     }
     elapsed = interleaved(works, rounds=rounds, times=_TIMES, clock=time.perf_counter)
     # A difference of two flights needs many short rounds: the machine's other work is in both.
     flights = {name: works[name] for name in ("flight", "write")}
     cpu = interleaved(flights, rounds=4 * rounds, times=_TIMES // 5, clock=time.thread_time)
-    answered = works["flight"]()
-    with patch.object(connection, "fly", lambda *_: answered):  # the layer alone, with nothing to wait for
+    with patch.object(session, "exchange", answered):  # the layer alone, with nothing to wait for
         alone = interleaved({"alone": works["write"]}, rounds=rounds, times=_TIMES, clock=time.perf_counter)
     found = {**elapsed, **alone, **{f"{name} CPU": times for name, times in cpu.items()}}
     connection.close()

@@ -15,7 +15,7 @@ from benchmarks import charts, cold_start, contention, init_phase, instructions,
 from benchmarks.optimistic import Scenario, simulate  # noqa: E402
 
 from dsql_lambda import OCCRetryConfig  # noqa: E402
-from dsql_lambda.connection import max_age  # noqa: E402
+from dsql_lambda.cache import max_age  # noqa: E402
 
 DOCS = ROOT / "docs"
 PAGE = DOCS / "benchmarks.md"

@@ -77,7 +77,7 @@ class CachedConnection:
             else:
                 session.close()
         session = self._factory.open(Connection, deadline_at, place=place)._session
-        place.expires_at = session.opened_at + MAX_AGE_SECONDS - _AGE_JITTER_SECONDS * self._system.random()
+        place.expires_at = session.opened_at + max_age(self._system.random())
         self.opened_for, self._next_reason = self._next_reason, "first"
         return session
 
@@ -91,6 +91,11 @@ class CachedConnection:
             self._next_reason = reason or "closed"
             place.give_up()
         place.release(claim)
+
+
+def max_age(random: float) -> float:
+    """The age in seconds to replace a connection at, given a number from 0 to 1."""
+    return MAX_AGE_SECONDS - _AGE_JITTER_SECONDS * random
 
 
 _cached: dict[ConnectOptions, CachedConnection] = {}
