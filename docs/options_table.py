@@ -7,28 +7,32 @@ from __future__ import annotations
 
 import ast
 import inspect
+from textwrap import fill
 
 from dsql_lambda import options
 from dsql_lambda.conninfo import OBJECTS, SAMPLES_VARIABLES, URL_PARAMETERS, variable_of
 from dsql_lambda.options import ConnectOptions
 
+_WIDTH = 118
 _PARTS_OF_A_URL = {"host": "the host", "port": "the port", "user": "the user", "database": "the path"}
 
 
 def table() -> str:
-    """Markdown: a row for each option, in the order of the class."""
+    """Markdown: a row for each option, in the order of the class, and below them what each is."""
     in_url = {**_PARTS_OF_A_URL}
     for name, option in URL_PARAMETERS.items():
         in_url[option] = f"{in_url[option]}, `{name}`" if option in in_url else f"`{name}`"
     defaults = {name: each.default for name, each in inspect.signature(ConnectOptions).parameters.items()}
-    rows = ["| keyword | variable | URL | default | what it is |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| keyword | variable | URL | default |", "| --- | --- | --- | --- |"]
+    meanings = []
     for name, meaning in _meanings().items():
         variable = "" if name in OBJECTS else f"`{variable_of(name)}`"
         if name in SAMPLES_VARIABLES:
             variable += f", `{SAMPLES_VARIABLES[name]}`"
         shown = "" if defaults[name] in ("", None) else f"`{defaults[name]}`"
-        rows.append(f"| `{name}` | {variable} | {in_url.get(name, '')} | {shown} | {meaning} |")
-    return "\n".join(rows)
+        rows.append(f"| `{name}` | {variable} | {in_url.get(name, '')} | {shown} |")
+        meanings.append(fill(f"- `{name}`: {meaning}", _WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+    return "\n".join([*rows, "", *meanings])
 
 
 def _meanings() -> dict[str, str]:
