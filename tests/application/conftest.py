@@ -37,9 +37,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def built(project: Path) -> Path:
-    """The folder that `sam build` made of it."""
+    """The folder that `sam build` made of it, with bytecode for the interpreter at hand."""
     assert WHEELS.is_dir(), f"{WHEELS} is missing: run the tests by `make test`, which fetches the layer's wheels"
-    environment = {**os.environ, "PYTHON": sys.executable, "SAM_CLI_TELEMETRY": "0"}
+    environment = {**os.environ, "PYTHON": sys.executable, "BYTECODE": "optional", "SAM_CLI_TELEMETRY": "0"}
     done = subprocess.run(
         [sys.executable, "-m", "samcli", "build"], cwd=project, env=environment, check=False, capture_output=True, text=True
     )
