@@ -17,24 +17,52 @@ ARGS ?=
 
 VENV := .venv
 PYTHON := $(CURDIR)/$(VENV)/bin/python
+# What is installed so far: what `make invoke` needs on either way, what the tests and checks need, what the benchmarks need.
+READY_RIE := $(VENV)/.ready-rie
+READY_SAM := $(VENV)/.ready-sam
 READY := $(VENV)/.ready
+READY_BENCH := $(VENV)/.ready-bench
 unexport PYTHONPATH PYTHONHOME
 export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
 # The interpreter for layer/Makefile, which `sam build` runs.
 export PYTHON
 
-# A name on the PATH proves nothing (pyenv's shims fail when they are run): each is tried for its version, venv and ssl.
+# Sets $$found to an interpreter. A name on the PATH proves nothing (pyenv's shims fail when they are run): each is tried for its
+# version, venv and ssl.
 CANDIDATES := python3.14 python3.13 python3.12 python3 $(HOME)/.pyenv/versions/*/bin/python
 TRY := import sys, venv, ensurepip, ssl; sys.exit(sys.version_info < (3, 12))
+define FIND_PYTHON
+found=; old=; \
+for python in $(CANDIDATES); do \
+	if "$$python" -c '$(TRY)' >/dev/null 2>&1; then found=$$python; break; fi; \
+	old=$${old:-$$("$$python" -V 2>/dev/null || :)}; \
+done; \
+if [ -z "$$found" ]; then \
+	echo "dsql-lambda: no working Python 3.12 or newer (with venv and ssl) was found$${old:+, only $$old}; install one and run make again" >&2; exit 1; \
+fi
+endef
+
+# pip, which shows each package as it comes; bytecode is left to the first import, which most of it never sees.
+define PIP_INSTALL
+"$(PYTHON)" -m pip install --no-compile --progress-bar off --prefer-binary
+endef
+define SHOW_PACKAGES
+while read -r verb rest; do case "$$verb" in Collecting|Downloading|Building|Installing) echo "    $$verb $${rest%% *}" >&2;; esac; done
+endef
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
-invoke: $(READY) ## run a function with the layer on a local DSQL (VIA= FUNCTION= EVENT= CONFLICTS=)
-	@exec "$(PYTHON)" -m dsql_local invoke --via '$(VIA)' --function '$(FUNCTION)' --event '$(EVENT)' --conflicts '$(CONFLICTS)'
+invoke: ## run a function with the layer on a local DSQL (VIA= FUNCTION= EVENT= CONFLICTS=)
+	@[ -x "$(PYTHON)" ] && found="$(PYTHON)" || { $(FIND_PYTHON); }; \
+	set -- --function '$(FUNCTION)' --event '$(EVENT)' --conflicts '$(CONFLICTS)'; \
+	via=$$("$$found" local/dsql_local/cli/arguments.py --via '$(VIA)' "$$@"); \
+	$(MAKE) --silent $(VENV)/.ready-$$via; \
+	exec "$(PYTHON)" -m dsql_local invoke --via "$$via" "$$@"
 
-build: $(READY) ## build the layer and the functions, and print the layer's size
+build: $(READY_SAM) ## build the layer and the functions, and print the layer's size
 	@"$(PYTHON)" -m samcli build
 	@for layer in DsqlLayer DsqlLayerWithoutPowertools; do \
 		size=$$(cd .aws-sam/build/$$layer && "$(PYTHON)" -c "import shutil, tempfile, os; d = tempfile.mkdtemp(); \
@@ -45,7 +73,7 @@ build: $(READY) ## build the layer and the functions, and print the layer's size
 test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 and REQUIRE_PG8000_SUITE=1 make what they name fail instead of skip (ARGS=)
 	@exec "$(PYTHON)" -m pytest $(ARGS)
 
-bench: $(VENV)/.bench ## measure everything against what users would pick instead, into docs/benchmarks.md (at most 15 minutes)
+bench: $(READY_BENCH) ## measure everything against what users would pick instead, into docs/benchmarks.md (at most 15 minutes)
 	@exec "$(PYTHON)" -m benchmarks
 
 lint: $(READY) ## ruff, its formatter
@@ -70,15 +98,22 @@ pins: $(READY) ## resolve the layer's requirements anew
 clean: ## remove what these commands made
 	rm -rf $(VENV) .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+$(READY_RIE): local/pyproject.toml $(VENV)/.made
+	@echo "==> installing the local DSQL and the Runtime Interface Emulator into $(VENV); the first time takes half a minute" >&2
+	@$(PIP_INSTALL) -e './local[rie]' | $(SHOW_PACKAGES)
+	@$(PIP_INSTALL) --no-deps 'aws-sam-cli>=1.140' | $(SHOW_PACKAGES) # for the emulator that it carries
+	@touch $@
+
+$(READY_SAM): local/pyproject.toml $(VENV)/.made
+	@echo "==> installing the local DSQL and SAM into $(VENV); the first time takes a minute" >&2
+	@$(PIP_INSTALL) -e './local[sam]' | $(SHOW_PACKAGES)
+	@touch $@ $(READY_RIE)
+
 $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requirements-without-powertools.txt $(VENV)/.made
-	@echo "==> installing the project and its tools into $(VENV); the first time takes a minute" >&2
-	@set -eu -o pipefail; \
-	PIP_ROOT_USER_ACTION=ignore "$(PYTHON)" -m pip install --progress-bar off --prefer-binary -e '.[dev]' -e './local[sam]' \
-		| while read -r verb rest; do \
-			case "$$verb" in Collecting|Downloading|Building|Installing) echo "    $$verb $${rest%% *}" >&2;; esac; \
-		done
+	@echo "==> installing the project and its tools into $(VENV); the first time takes two minutes" >&2
+	@$(PIP_INSTALL) -e '.[dev]' -e './local[sam]' | $(SHOW_PACKAGES)
 	@echo "==> fetching the layer's wheels, so that tests build it without a network" >&2
-	@set -eu; download="$(PYTHON) -m pip download --quiet --only-binary=:all: --dest $(VENV)/wheels"; \
+	@download="$(PYTHON) -m pip download --quiet --only-binary=:all: --dest $(VENV)/wheels"; \
 	for form in requirements requirements-without-powertools; do \
 		$$download --no-deps --require-hashes --platform any --implementation py --abi none --python-version 3.11 \
 			--requirement layer/$$form.txt; \
@@ -89,23 +124,18 @@ $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requi
 		--dest $(VENV)/sources --requirement /dev/stdin || echo "    it could not be had: they are skipped" >&2
 	@if command -v npm >/dev/null; then \
 		echo "==> fetching node-postgres, for the test of the local DSQL with it" >&2; \
-		npm install --silent --no-fund --no-audit --prefix $(VENV)/node pg >/dev/null || echo "    it could not be had: that test is skipped" >&2; \
+		npm install --silent --no-fund --no-audit --fetch-retries 1 --fetch-timeout 20000 --prefix $(VENV)/node pg >/dev/null \
+			|| echo "    it could not be had: that test is skipped" >&2; \
 	fi
-	@touch $@
+	@touch $@ $(READY_SAM) $(READY_RIE)
 
-$(VENV)/.bench: $(READY)
+$(READY_BENCH): $(READY)
 	@echo "==> installing the peers that the benchmarks measure" >&2
-	@PIP_ROOT_USER_ACTION=ignore "$(PYTHON)" -m pip install --quiet --progress-bar off --prefer-binary -e '.[bench]'
+	@$(PIP_INSTALL) -e '.[bench]' | $(SHOW_PACKAGES)
 	@touch $@
 
 $(VENV)/.made:
-	@set -eu; found=; \
-	for python in $(CANDIDATES); do \
-		if "$$python" -c '$(TRY)' >/dev/null 2>&1; then found=$$python; break; fi; \
-	done; \
-	if [ -z "$$found" ]; then \
-		echo "dsql-lambda: no working Python 3.12 or newer (with venv and ssl) was found; install one and run make again" >&2; exit 1; \
-	fi; \
+	@$(FIND_PYTHON); \
 	echo "==> making $(VENV) with $$("$$found" --version) ($$found)" >&2; \
 	rm -rf $(VENV); "$$found" -m venv $(VENV)
 	@touch $@

@@ -78,7 +78,7 @@ def measure(
 ) -> dict[tuple[int, bool], list[Durations]]:
     """By round trip (ms), and whether it connects at init; round by round, every second one in the reverse order."""
     say("init phase: sam build")
-    sam_cli.build(_PROJECT)
+    layer = sam_cli.build(_PROJECT).parent / "DsqlLayer"
     found: dict[tuple[int, bool], list[Durations]] = {(each, at_init): [] for each in DISTANCES_MS for at_init in _WAYS}
     with ExitStack() as stack:
         code = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -87,7 +87,7 @@ def measure(
             name="FirstInvocation",
             code=code,
             handler="app.lambda_handler",
-            layers=(_PROJECT / ".aws-sam" / "build" / "DsqlLayer",),
+            layers=(layer,),
             environment={},
             timeout=15,
             memory=512,

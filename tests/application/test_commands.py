@@ -16,6 +16,9 @@ from typing import IO, Any
 
 import pytest
 
+from dsql_local.sam import makefile_build
+from dsql_local.sam.template import read_function
+
 ROOT = Path(__file__).parents[2]
 HANGS = """
 import time
@@ -95,16 +98,21 @@ def test_the_transfer_is_invoked(project: Path, temporary: Path) -> None:
     response = json.loads(done.stdout)
     assert json.loads(response["body"]) == {"balances": {"alice": 97_500, "bob": 27_500}}
     assert done.stderr.count('"message":"OCC conflict, retrying"') == 2
-    assert "==> sam build" in done.stderr
+    assert "==> make build-TransferFunction build-DsqlLayer, as sam build does it" in done.stderr
     assert list(temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--event", "events/none.json"], "events/none.json"),
+        (["--event", "events/none.json"], "the event events/none.json can't be read: No such file or directory"),
         (["--function", "Nobody"], "template.yaml has no function 'Nobody'; it has TransferFunction"),
-        (["--event", "LICENSE"], "Expecting value"),
+        (["--event", "LICENSE"], "the event LICENSE is not JSON: Expecting value"),
+        (["--conflicts", "-1"], "conflicts is '-1': it must be a whole number, 0 or more"),
+        (["--conflicts", "two"], "conflicts is 'two'"),
+        (["--via", "lambda"], "via is 'lambda': it must be auto, sam or rie"),
+        (["--project", "docs"], "template.yaml can't be read: No such file or directory"),
+        (["--functoin", "TransferFunction"], "unrecognized arguments: --functoin"),
     ],
 )
 def test_a_mistaken_argument_is_one_line(arguments: list[str], reason: str, temporary: Path) -> None:
@@ -116,7 +124,7 @@ def test_a_mistaken_argument_is_one_line(arguments: list[str], reason: str, temp
     assert list(temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("until", ["a local DSQL serves", "sam build", "the Runtime Interface Emulator runs"])
+@pytest.mark.parametrize("until", ["a local DSQL serves", "make build-TransferFunction", "the Runtime Interface Emulator runs"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_invocation_leaves_nothing(
     hanging: Path, temporary: Path, until: str, number: signal.Signals, alive: Callable[[int], bool]
@@ -140,7 +148,7 @@ def test_a_failing_build_ends_with_its_output(project: Path, temporary: Path, tm
     arguments = command("--via", "rie", "--project", str(copy))
     done = subprocess.run(arguments, cwd=ROOT, env=surroundings(temporary), check=False, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "sam build failed." in done.stderr
+    assert "make build-TransferFunction failed in a copy of" in done.stderr
     assert "as told" in done.stderr
     assert list(temporary.iterdir()) == []
 
@@ -154,6 +162,53 @@ def test_a_failed_function_fails_the_command(project: Path, temporary: Path, tmp
     done = subprocess.run(arguments, cwd=ROOT, env=surroundings(temporary), check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert json.loads(done.stdout)["errorType"] == "LookupError"
+
+
+def test_what_only_sam_can_build_is_left_to_it(project: Path, temporary: Path, tmp_path: Path) -> None:
+    """SAM has builders of its own, for each language."""
+    copy = tmp_path / "python"
+    shutil.copytree(project, copy)
+    template = copy / "template.yaml"
+    metadata = "    Type: AWS::Serverless::Function\n    Metadata:\n      BuildMethod: makefile\n"
+    assert metadata in template.read_text()
+    template.write_text(template.read_text().replace(metadata, "    Type: AWS::Serverless::Function\n"))
+    arguments = command("--via", "rie", "--project", str(copy))
+    done = subprocess.run(arguments, cwd=ROOT, env=surroundings(temporary), check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "TransferFunction has no BuildMethod: makefile in the template" in done.stderr
+
+
+def test_make_builds_what_sam_builds(built: Path, project: Path, tmp_path: Path) -> None:
+    """File by file, for the function and its layer; what has not changed is not built again."""
+    source = read_function(project / "template.yaml", "TransferFunction")
+    first = makefile_build.build(source, tmp_path)
+    assert (first.code, first.layers) == (tmp_path / "TransferFunction", (tmp_path / "DsqlLayer",))
+    for mine, theirs in ((first.code, built / "TransferFunction"), (first.layers[0], built / "DsqlLayer")):
+        assert {path.relative_to(mine): path.read_bytes() for path in mine.rglob("*") if path.is_file()} == {
+            path.relative_to(theirs): path.read_bytes() for path in theirs.rglob("*") if path.is_file()
+        }
+    made = first.layers[0].stat().st_ino
+    assert makefile_build.build(source, tmp_path).layers[0].stat().st_ino == made
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("CONFLICTS=-1", "conflicts is '-1': it must be a whole number, 0 or more"),
+        ("EVENT=Makefile", "the event Makefile is not JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("FUNCTION=Nobody", "template.yaml has no function 'Nobody'; it has TransferFunction"),
+    ],
+)
+def test_make_invoke_checks_its_arguments_before_it_installs_anything(tmp_path: Path, argument: str, reason: str) -> None:
+    """In a fresh clone, by the first interpreter that works."""
+    for name in ("Makefile", "template.yaml", "events/transfer.json", "local/dsql_local/cli/arguments.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    done = subprocess.run(["make", "invoke", argument], cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert lines == [f"dsql_local invoke: {reason}"]
+    assert not (tmp_path / ".venv").exists()
 
 
 Containers = Callable[[], set[str]]
@@ -311,3 +366,10 @@ def test_no_interpreter_is_one_clear_line(make_venv: Callable[..., subprocess.Co
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert lines == ["dsql-lambda: no working Python 3.12 or newer (with venv and ssl) was found; install one and run make again"]
+
+
+def test_an_old_interpreter_is_named(make_venv: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    """So that one knows why it will not do."""
+    old = '#!/bin/sh\n[ "$1" = -V ] && echo Python 3.10.13 || exit 1\n'
+    done = make_venv(on_path={"python3": old}, in_pyenv={})
+    assert "newer (with venv and ssl) was found, only Python 3.10.13; install one" in done.stderr

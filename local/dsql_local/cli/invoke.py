@@ -5,31 +5,34 @@ database role that the template declares as DSQL_USER is made before it is appli
 to standard output, everything else to standard error.
 """
 
-import argparse
 import json
 import sys
-from pathlib import Path
 
 from ..api.admin_session import SqlError
 from ..api.local_dsql import LocalDsql
 from ..postgres.binaries import PostgresError
 from ..rules.quoting import quote_identifier
-from ..sam import sam_cli
+from ..sam import makefile_build, sam_cli
 from ..sam.docker_relay import RelayError
 from ..sam.rie import Invocation, RieError, RuntimeInterfaceEmulator
 from ..sam.signals import exit_on_signals
 from ..sam.template import Function, read_function
+from .arguments import Arguments, parse
 
 __all__ = ["main"]
+
+FAILURES = (
+    *(sam_cli.SamError, makefile_build.MakefileBuildError, RelayError, RieError),
+    *(PostgresError, SqlError, OSError, ValueError),
+)
 
 
 def main(argv: list[str]) -> int:
     """Run the command; 0 only if the function answered without an error."""
-    options = _options(argv)
     exit_on_signals()
     try:
-        invocation = _run(options)
-    except (sam_cli.SamError, RelayError, RieError, PostgresError, SqlError, OSError, ValueError) as failed:
+        invocation = _run(parse(argv))
+    except FAILURES as failed:
         print(f"dsql_local invoke: {failed}", file=sys.stderr)
         return 1
     print(json.dumps(invocation.response), flush=True)
@@ -37,54 +40,43 @@ def main(argv: list[str]) -> int:
     return 1 if invocation.failed or (isinstance(status, int) and status >= 500) else 0
 
 
-def _options(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m dsql_local invoke", description=__doc__.partition("\n")[0])
-    parser.add_argument("--function", default="TransferFunction", help="its logical id in the template (default: %(default)s)")
-    parser.add_argument("--event", type=Path, default=Path("events/transfer.json"), help="a JSON file (default: %(default)s)")
-    parser.add_argument("--conflicts", type=int, default=0, metavar="N", help="fail the first N COMMITs with OC000")
-    parser.add_argument("--via", choices=["auto", "sam", "rie"], default="auto", help="sam local invoke, or the emulator alone")
-    parser.add_argument("--project", type=Path, default=Path(), help="the folder of template.yaml (default: this one)")
-    return parser.parse_args(argv)
-
-
-def _run(options: argparse.Namespace) -> Invocation:
-    project: Path = options.project.resolve()
-    event: Path = options.event.resolve()
-    content = json.loads(event.read_text(encoding="utf-8"))
-    source = read_function(project / "template.yaml", options.function)
-    through_docker = _through_docker(options.via)
+def _run(arguments: Arguments) -> Invocation:
+    source = read_function(arguments.project / "template.yaml", arguments.function)
     with LocalDsql() as dsql:
         _step(f"a local DSQL serves {dsql.endpoint} on 127.0.0.1:{dsql.port}")
-        _step("sam build (cached)")
-        sam_cli.build(project)
-        _apply_schema(dsql, source)
-        if options.conflicts:
-            _step(f"the next {options.conflicts} COMMITs fail with OC000")
-            dsql.conflict_next(options.conflicts, "OC000")
-        if through_docker:
-            _step(f"sam local invoke {source.name} -e {event.name}")
-            return sam_cli.local_invoke(project, source.name, event, dsql.environment)
-        _step(f"the Runtime Interface Emulator runs {source.name} with {event.name}")
-        function = read_function(project / ".aws-sam" / "build" / "template.yaml", source.name)
-        with RuntimeInterfaceEmulator(function, dsql.environment) as emulator:
-            invocation = emulator.invoke(content)
-        for line in invocation.log_lines:
-            print(line, file=sys.stderr)
-        return invocation
+        run = _through_sam if arguments.via == "sam" else _through_emulator
+        return run(arguments, source, dsql)
+
+
+def _through_sam(arguments: Arguments, source: Function, dsql: LocalDsql) -> Invocation:
+    _step("sam build (cached)")
+    sam_cli.build(arguments.project)
+    _prepare(dsql, source, arguments.conflicts)
+    _step(f"sam local invoke {source.name} -e {arguments.event.name}")
+    return sam_cli.local_invoke(arguments.project, source.name, arguments.event, dsql.environment)
+
+
+def _through_emulator(arguments: Arguments, source: Function, dsql: LocalDsql) -> Invocation:
+    _step(f"make {' '.join(f'build-{each}' for each in (source.name, *source.layer_names))}, as sam build does it")
+    function = makefile_build.build(source, arguments.project / ".aws-sam" / "rie")
+    _prepare(dsql, source, arguments.conflicts)
+    _step(f"the Runtime Interface Emulator runs {source.name} with {arguments.event.name}")
+    with RuntimeInterfaceEmulator(function, dsql.environment) as emulator:
+        invocation = emulator.invoke(arguments.payload)
+    for line in invocation.log_lines:
+        print(line, file=sys.stderr)
+    return invocation
+
+
+def _prepare(dsql: LocalDsql, source: Function, conflicts: int) -> None:
+    _apply_schema(dsql, source)
+    if conflicts:
+        _step(f"the next {conflicts} COMMITs fail with OC000")
+        dsql.conflict_next(conflicts, "OC000")
 
 
 def _step(text: str) -> None:
     print(f"==> {text}", file=sys.stderr, flush=True)
-
-
-def _through_docker(via: str) -> bool:
-    """Whether to go through `sam local invoke`: when an engine answers, unless told otherwise."""
-    if via == "rie":
-        return False
-    answers = sam_cli.docker_engine() is not None
-    if via == "sam" and not answers:
-        raise sam_cli.SamError("no Docker engine answers; start one, or invoke with VIA=rie")
-    return answers
 
 
 def _apply_schema(dsql: LocalDsql, source: Function) -> None:

@@ -19,7 +19,7 @@ __all__ = ["RiePool"]
 class RiePool:
     """Call it with an event and a function's name; at the end of the block all emulators have ended.
 
-    `built` is a file that says, by being there, that the application was built.
+    `built` is a file that says, by being there, that the application was built, and holds the built template's path.
     """
 
     def __init__(self, project: Path, environment: Mapping[str, str], *, built: Path) -> None:
@@ -39,15 +39,15 @@ class RiePool:
         """Invoke a function, named by its logical id in template.yaml. `environment` holds more variables, for its first time."""
         emulator = self._emulators.get(function)
         if emulator is None:
-            self._build()
-            found = read_function(self._project / ".aws-sam" / "build" / "template.yaml", function)
+            found = read_function(self._build(), function)
             emulator = RuntimeInterfaceEmulator(found, {**self._environment, **(environment or {})})
             self._emulators[function] = self._stack.enter_context(emulator)
         return emulator.invoke(event)
 
-    def _build(self) -> None:
+    def _build(self) -> Path:
+        """The built template."""
         with self._built.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # several processes at once would build into one folder
             if not self._built.exists():
-                sam_cli.build(self._project)
-                self._built.touch()
+                self._built.write_text(str(sam_cli.build(self._project)), encoding="utf-8")
+            return Path(self._built.read_text(encoding="utf-8"))

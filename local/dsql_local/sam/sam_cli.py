@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from .command import running
 from .docker_relay import PORT, DockerRelay
 from .rie import MARKERS, Invocation, is_error
-from .signals import deferred
 
 __all__ = ["SamError", "build", "docker_engine", "local_invoke", "reachable"]
 
@@ -27,7 +26,7 @@ ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} els
 IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"  # what SAM runs the template's functions in
 PARAMETERS = ("--parameter-overrides", f"Architecture={ARCHITECTURE}")  # so that no image has to be emulated
 SAM = (sys.executable, "-m", "samcli")
-END_SECONDS = 2.0  # SAM would wait for its container, which is removed anyway
+OWN = Path(".aws-sam", "invoke")  # what it builds has bytecode for this machine's interpreter, and is never deployed
 NO_SERVICE = "http://127.0.0.1:1"  # refuses at once
 
 
@@ -35,14 +34,16 @@ class SamError(Exception):
     """A command failed, or cannot be run; the sentence says what to do."""
 
 
-def build(project: Path) -> None:
-    """`sam build`, quietly; its output is the error's text when it fails."""
+def build(project: Path) -> Path:
+    """`sam build`, quietly; the template that it made. Its output is the error's text when it fails."""
+    command = [*SAM, "build", "--build-dir", str(OWN / "build"), "--cached", "--cache-dir", str(OWN / "cache"), *PARAMETERS]
     with tempfile.TemporaryFile("w+") as output:
-        with _running([*SAM, "build", *PARAMETERS], project, _environment({}), stdout=output, stderr=output) as sam:
+        with running(command, project, _environment(project, {}), stdout=output, stderr=output) as sam:
             status = sam.wait()
         if status != 0:
             output.seek(0)
             raise SamError(f"sam build failed.\n{output.read().rstrip()}")
+    return project / OWN / "build" / "template.yaml"
 
 
 def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, str]) -> Invocation:
@@ -50,7 +51,8 @@ def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, 
 
     SAM sets every variable that the template declares from its own environment, so none has to be written to a file.
     """
-    command = [*SAM, "local", "invoke", name, "--event", str(event), "--skip-pull-image", *PARAMETERS]
+    template = str(OWN / "build" / "template.yaml")
+    command = [*SAM, "local", "invoke", name, "--template", template, "--event", str(event), "--skip-pull-image", *PARAMETERS]
     lines: list[str] = []
     with (
         reachable(int(variables["DSQL_PORT"])) as address,
@@ -58,8 +60,8 @@ def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, 
         tempfile.TemporaryFile("w+") as output,
         _container_ended(address),
     ):
-        environment = {**_environment(variables), **address, "TMPDIR": temporary}
-        with _running(command, project, environment, stdout=output, stderr=subprocess.PIPE) as sam:
+        environment = {**_environment(project, variables), **address, "TMPDIR": temporary}
+        with running(command, project, environment, stdout=output, stderr=subprocess.PIPE) as sam:
             assert sam.stderr is not None  # noqa: S101 - it was asked for
             for line in _function_lines(sam.stderr):
                 lines.append(line)
@@ -78,7 +80,10 @@ def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, 
 
 def docker_engine() -> Any | None:
     """A client of the Docker engine, found as SAM finds it; None if there is none."""
-    docker = importlib.import_module("docker")  # SAM's own dependency, which ships no types
+    try:
+        docker = importlib.import_module("docker")  # SAM's own dependency, which ships no types
+    except ModuleNotFoundError:
+        return None
     try:
         client = docker.from_env(timeout=5)
         client.ping()
@@ -87,7 +92,7 @@ def docker_engine() -> Any | None:
     return client
 
 
-def _environment(local: Mapping[str, str]) -> dict[str, str]:
+def _environment(project: Path, local: Mapping[str, str]) -> dict[str, str]:
     """The environment of a command: the local DSQL's variables, and nothing of the caller's own AWS session."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "DSQL_", "CLUSTER_ENDPOINT"))}
     return {
@@ -98,8 +103,11 @@ def _environment(local: Mapping[str, str]) -> dict[str, str]:
         # `sam local` asks who the caller is, and goes on when nobody tells: these credentials are nobody's.
         "AWS_ENDPOINT_URL_STS": NO_SERVICE,
         "AWS_MAX_ATTEMPTS": "1",
-        "PYTHON": sys.executable,  # for layer/Makefile
+        "BYTECODE": "optional",  # this and PYTHON are for layer/Makefile
+        "PYTHON": sys.executable,
         "SAM_CLI_TELEMETRY": "0",
+        "SAM_LAYER_CACHE_BASEDIR": str(project / OWN / "app"),  # this and the next: a home directory may be read-only
+        "__SAM_CLI_APP_DIR": str(project / OWN / "app"),
     }
 
 
@@ -145,35 +153,3 @@ def _container_ended(address: Mapping[str, str]) -> Iterator[None]:
         for container in engine.containers.list(all=True, ignore_removed=True) if engine else []:
             if given <= set(container.attrs["Config"]["Env"] or ()):
                 container.remove(force=True)
-
-
-@contextlib.contextmanager
-def _running(
-    command: list[str], folder: Path, environment: Mapping[str, str], *, stdout: IO[str], stderr: IO[str] | int
-) -> Iterator[subprocess.Popen[str]]:
-    """A command in a session of its own: a Ctrl-C reaches it through us alone, and leaving the block ends all of it."""
-    process: subprocess.Popen[str] | None = None
-    try:
-        with deferred():
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
-        yield process
-    finally:
-        if process is not None:
-            with process:  # closes its pipes and reaps it
-                if process.poll() is None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGINT)
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(END_SECONDS)
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)

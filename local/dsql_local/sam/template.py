@@ -8,11 +8,11 @@ and a layer that only AWS has is left out. It starts nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from samtranslator.yaml_helper import yaml_parse
+import yaml
 
 __all__ = ["Function", "read_function"]
 
@@ -28,11 +28,15 @@ class Function:
     environment: Mapping[str, str]
     timeout: int
     memory: int
+    layer_names: tuple[str, ...] = ()
+    """The layers' logical ids."""
+    build_methods: Mapping[str, str] = field(default_factory=dict)
+    """Of the function and its layers, by logical id, as far as the template says."""
 
 
 def read_function(template: Path, name: str, parameters: Mapping[str, str] | None = None) -> Function:
     """The function with this logical id; a ValueError names those there are."""
-    document = yaml_parse(template.read_text(encoding="utf-8"))
+    document = yaml.load(template.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader with CloudFormation's tags
     resources = document.get("Resources", {})
     functions = sorted(key for key, value in resources.items() if value["Type"] == "AWS::Serverless::Function")
     if name not in functions:
@@ -41,13 +45,16 @@ def read_function(template: Path, name: str, parameters: Mapping[str, str] | Non
     shared = intrinsics.resolve(document.get("Globals", {}).get("Function", {}))
     own = intrinsics.resolve(resources[name]["Properties"])
     variables = {**_variables(shared), **_variables(own)}
-    layers = [*shared.get("Layers", []), *own.get("Layers", [])]
+    layers = [each["Ref"] for each in [*shared.get("Layers", []), *own.get("Layers", [])] if isinstance(each, dict)]
+    methods = {each: resources[each].get("Metadata", {}).get("BuildMethod") for each in [name, *layers]}
     folder = template.parent.resolve()
     return Function(
         name=name,
         code=folder / own["CodeUri"],
         handler=own["Handler"],
-        layers=tuple(folder / resources[each["Ref"]]["Properties"]["ContentUri"] for each in layers if isinstance(each, dict)),
+        layers=tuple(folder / resources[each]["Properties"]["ContentUri"] for each in layers),
+        layer_names=tuple(layers),
+        build_methods={each: method for each, method in methods.items() if method},
         environment={key: value if isinstance(value, str) else "" for key, value in variables.items()},
         timeout=int(own.get("Timeout", shared.get("Timeout", 3))),
         memory=int(own.get("MemorySize", shared.get("MemorySize", 128))),
@@ -57,6 +64,26 @@ def read_function(template: Path, name: str, parameters: Mapping[str, str] | Non
 def _variables(properties: Mapping[str, Any]) -> dict[str, Any]:
     variables: dict[str, Any] = properties.get("Environment", {}).get("Variables", {})
     return variables
+
+
+class _Loader(yaml.SafeLoader):
+    """Knows the short forms of intrinsic functions: `!If [a, b, c]` is `{"Fn::If": [a, b, c]}`."""
+
+
+def _intrinsic(loader: yaml.SafeLoader, name: str, node: yaml.Node) -> dict[str, Any]:
+    value: Any
+    if isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    elif isinstance(node, yaml.MappingNode):
+        value = loader.construct_mapping(node, deep=True)
+    else:
+        value = loader.construct_scalar(node)  # type: ignore[arg-type] # the third kind
+    if name == "GetAtt" and isinstance(value, str):
+        value = value.split(".", 1)
+    return {name if name in {"Ref", "Condition"} else f"Fn::{name}": value}
+
+
+_Loader.add_multi_constructor("!", _intrinsic)
 
 
 class _Intrinsics:
