@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help invoke build test bench lint types validate check pins clean
+.PHONY: help invoke build test test-layer bench lint types validate check pins clean
 MAKEFLAGS += --no-print-directory
 
 # make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>
@@ -53,7 +53,7 @@ while read -r verb rest; do case "$$verb" in Collecting|Downloading|Building|Ins
 endef
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 invoke: ## run a function with the layer on a local DSQL (VIA= FUNCTION= EVENT= CONFLICTS=)
 	@[ -x "$(PYTHON)" ] && found="$(PYTHON)" || { $(FIND_PYTHON); }; \
@@ -72,6 +72,16 @@ build: $(READY_SAM) ## build the layer and the functions, and print the layer's 
 
 test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 and REQUIRE_PG8000_SUITE=1 make what they name fail instead of skip (ARGS=)
 	@exec "$(PYTHON)" -m pytest $(ARGS)
+
+LAYER := $(CURDIR)/.aws-sam/test-layer
+# They read the sources, or start programs with a path of their own.
+NOT_ON_LAYER := tests/test_benchmarks.py tests/test_docs.py tests/test_examples.py tests/test_typing.py
+
+test-layer: $(READY) ## run the core's tests on the layer as it is built, with its lean pg8000 (ARGS=)
+	@rm -rf $(LAYER)
+	@$(MAKE) --silent -C layer build-DsqlLayer ARTIFACTS_DIR=$(LAYER) BYTECODE=optional
+	@exec env PYTHONPATH=$(LAYER)/python "$(PYTHON)" -m pytest \
+		$(filter-out $(NOT_ON_LAYER),$(wildcard tests/test_*.py)) tests/pg8000_suite $(ARGS)
 
 bench: $(READY_BENCH) ## measure everything against what users would pick instead, into docs/benchmarks.md (at most 15 minutes)
 	@exec "$(PYTHON)" -m benchmarks

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import dsql_lambda
 from dsql_lambda import ConnectOptions, cache
 from dsql_lambda.cache import CachedConnection
 from dsql_lambda.credentials import Credentials
@@ -144,6 +145,11 @@ def stage(dsql: LocalDsql, options: ConnectOptions, wall_clock: WallClock) -> It
     stage = Stage(dsql, options, wall_clock)
     yield stage
     stage.source.close()
+
+
+def pytest_report_header() -> str:
+    """Which package is tested: the sources, or a built layer."""
+    return f"dsql_lambda: {Path(dsql_lambda.__file__).parent}"
 
 
 @pytest.fixture(scope="session")

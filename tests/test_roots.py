@@ -11,19 +11,20 @@ import trustme
 import dsql_lambda
 from dsql_lambda.dial import tls_context
 
+ROOT = Path(__file__).parents[1]
 ROOTS = Path(dsql_lambda.__file__).with_name("roots.pem")
 
 
 def test_the_file_holds_the_certificates_with_amazons_fingerprints():
     """The file is what `layer/roots.py` writes, whatever bundle it reads: certifi's here."""
-    script = runpy.run_path(str(ROOTS.parents[1] / "roots.py"))
+    script = runpy.run_path(str(ROOT / "layer" / "roots.py"))
     assert ROOTS.read_text() == script["extract"](Path(certifi.where()).read_text())
     assert sorted(script["certificates"](ROOTS.read_text())) == sorted(script["FINGERPRINTS"].values())
 
 
 def test_a_bundle_without_a_root_is_refused():
     """A certificate with another fingerprint is not taken for Amazon's."""
-    extract = runpy.run_path(str(ROOTS.parents[1] / "roots.py"))["extract"]
+    extract = runpy.run_path(str(ROOT / "layer" / "roots.py"))["extract"]
     with pytest.raises(ValueError, match="the bundle does not contain Amazon Root CA 1, Amazon Root CA 2"):
         extract(trustme.CA().cert_pem.bytes().decode())
 
