@@ -107,6 +107,14 @@ def modules_after(code, **environment):
     return set(done.stdout.split())
 
 
+def test_an_older_python_is_refused_in_one_sentence():
+    """Nothing keeps a layer from a runtime that it is not for. (Here the interpreter only says that it is old.)"""
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        modules_after("sys.version, sys.version_info = '3.10.13 (main)', (3, 10, 13)\nimport dsql_lambda")
+    said = failed.value.stderr.splitlines()[-1]
+    assert said == "ImportError: dsql_lambda needs Python 3.11 or newer, and this is 3.10.13: choose a newer runtime"
+
+
 def test_importing_the_package_imports_nothing_else_of_it():
     """Names are looked up at their first use."""
     loaded = {name for name in modules_after("import dsql_lambda") if name.startswith("dsql_lambda")}

@@ -12,9 +12,13 @@ Every public name is here. Names are looked up when they are first used: each im
 from __future__ import annotations
 
 import gc
+import sys
 from importlib import import_module
 
 from .version import __version__
+
+if sys.version_info < (3, 11):  # noqa: UP036 - a layer can be attached to any runtime
+    raise ImportError(f"dsql_lambda needs Python 3.11 or newer, and this is {sys.version.split()[0]}: choose a newer runtime")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
