@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help invoke build test test-layer bench lint types validate check pins clean
+.PHONY: help invoke build deploy setup-database deploy-check test test-layer test-in-image bench lint types validate check pins clean
 MAKEFLAGS += --no-print-directory
 
 # make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>
@@ -12,7 +12,11 @@ VIA ?= auto
 FUNCTION ?= TransferFunction
 EVENT ?= events/transfer.json
 CONFLICTS ?= 0
-# make test: ARGS=<what to hand to pytest>
+# make deploy, make setup-database: STACK=<name>  RUNTIME=<python3.x>  PARAMETERS="<Name>=<value> …"
+STACK ?= dsql-lambda
+RUNTIME ?= python3.13
+PARAMETERS ?=
+# make test, make setup-database: ARGS=<what to hand to pytest, or to deploy/setup_database.py>
 ARGS ?=
 
 VENV := .venv
@@ -31,7 +35,8 @@ export PYTHON
 
 # Sets $$found to an interpreter. A name on the PATH proves nothing (pyenv's shims fail when they are run): each is tried for its
 # version, venv and ssl.
-CANDIDATES := python3.14 python3.13 python3.12 python3 $(HOME)/.pyenv/versions/*/bin/python
+CANDIDATES := python3.14 python3.13 python3.12 python3 $(HOME)/.local/share/uv/python/*/bin/python \
+	$(HOME)/.pyenv/versions/*/bin/python
 TRY := import sys, venv, ensurepip, ssl; sys.exit(sys.version_info < (3, 12))
 define FIND_PYTHON
 found=; old=; \
@@ -53,7 +58,7 @@ while read -r verb rest; do case "$$verb" in Collecting|Downloading|Building|Ins
 endef
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 invoke: ## run a function with the layer on a local DSQL (VIA= FUNCTION= EVENT= CONFLICTS=)
 	@[ -x "$(PYTHON)" ] && found="$(PYTHON)" || { $(FIND_PYTHON); }; \
@@ -69,6 +74,16 @@ build: $(READY_SAM) ## build the layer and the functions, and print the layer's 
 			z = shutil.make_archive(d + '/layer', 'zip', '.'); print(os.path.getsize(z)); shutil.rmtree(d)"); \
 		echo "$$layer: $$size bytes zipped"; \
 	done
+
+deploy: $(READY) ## build for RUNTIME, and deploy the stack STACK with sam (RUNTIME= STACK= PARAMETERS=)
+	@RUNTIMES='$(RUNTIME:python%=%)' "$(PYTHON)" -m samcli build --parameter-overrides Runtime='$(RUNTIME)' $(PARAMETERS)
+	@exec "$(PYTHON)" -m samcli deploy --stack-name '$(STACK)' --parameter-overrides Runtime='$(RUNTIME)' $(PARAMETERS)
+
+setup-database: $(READY) ## create the function's database role, map it to its IAM role, apply the schema (STACK= ARGS=)
+	@exec "$(PYTHON)" deploy/setup_database.py --stack '$(STACK)' $(ARGS)
+
+deploy-check: $(READY) $(VENV)/.ministack ## deploy the stack on an AWS emulator, and invoke its function on a local DSQL
+	@REQUIRE_MINISTACK=1 "$(PYTHON)" -m pytest tests/application/test_deployment.py $(ARGS)
 
 test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 and REQUIRE_PG8000_SUITE=1 make what they name fail instead of skip (ARGS=)
 	@exec "$(PYTHON)" -m pytest $(ARGS)
@@ -138,6 +153,13 @@ $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requi
 			|| echo "    it could not be had: that test is skipped" >&2; \
 	fi
 	@touch $@ $(READY_SAM) $(READY_RIE)
+
+# In an environment of its own: it pins another botocore than the tests use.
+$(VENV)/.ministack: tests/application/ministack.txt $(VENV)/.made
+	@echo "==> installing the AWS emulator MiniStack into $(VENV)/ministack" >&2
+	@"$(PYTHON)" -m venv --clear $(VENV)/ministack
+	@PIP_ROOT_USER_ACTION=ignore $(VENV)/ministack/bin/python -m pip install --quiet --prefer-binary --requirement $<
+	@touch $@
 
 $(READY_BENCH): $(READY)
 	@echo "==> installing the peers that the benchmarks measure" >&2

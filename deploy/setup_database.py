@@ -13,9 +13,9 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from dsql_lambda import ConnectOptions, Connection, DatabaseError, DsqlError, connect, retry_on_occ
+from dsql_lambda import Connection, ConnectOptions, DatabaseError, DsqlError, connect, retry_on_occ
 from dsql_local.rules.statements import split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +66,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     if not USER.fullmatch(options.user) or options.user == "admin":
         parser.error(f"--user is {options.user!r}: use lower-case letters, digits and _, and another name than admin")
     if options.role_arn and not ROLE_ARN.fullmatch(options.role_arn):
-        parser.error(f"--role-arn is {options.role_arn!r}: use the ARN of an IAM role or user, arn:aws:iam::<account>:role/<name>")
+        parser.error(f"--role-arn is {options.role_arn!r}: use an IAM role's or user's, arn:aws:iam::<account>:role/<name>")
     return options
 
 
@@ -79,8 +79,8 @@ def find_target(options: argparse.Namespace) -> Target:
     missing = sorted({"ClusterEndpoint", "TransferRoleArn"} - outputs.keys())
     if missing:
         raise SetupError(
-            f"the stack {options.stack} has no output {' and no output '.join(missing)}: wait until its deployment has completed, "
-            "or pass --endpoint and --role-arn"
+            f"the stack {options.stack} has no output {' and no output '.join(missing)}: wait until it is deployed, or pass "
+            "--endpoint and --role-arn"
         )
     return Target(options.endpoint or outputs["ClusterEndpoint"], options.role_arn or outputs["TransferRoleArn"])
 
@@ -94,28 +94,28 @@ def read_outputs(stack: str) -> dict[str, str]:
         [found] = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
     except (BotoCoreError, ClientError) as error:
         raise SetupError(
-            f"the stack {stack} could not be read ({error}): check AWS_PROFILE and AWS_REGION, name another stack by STACK=, or pass "
-            "--endpoint and --role-arn"
+            f"the stack {stack} could not be read ({error}): check AWS_PROFILE and AWS_REGION, name another stack by STACK=, or "
+            "pass --endpoint and --role-arn"
         ) from error
     return {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", ())}
 
 
 def create_role(connection: Connection, user: str) -> None:
     """The database role that the function connects as."""
-    if connection.run("SELECT 1 FROM pg_roles WHERE rolname = :user", user=user):
+    if run(connection, "SELECT 1 FROM pg_roles WHERE rolname = :user", user=user):
         say(f"database role {user}: exists")
         return
-    execute(connection, f'CREATE ROLE "{user}" WITH LOGIN')
+    run(connection, f'CREATE ROLE "{user}" WITH LOGIN')
     say(f"database role {user}: created")
 
 
 def map_role(connection: Connection, user: str, role_arn: str) -> None:
     """Let the IAM role connect as the database role."""
     find = "SELECT 1 FROM sys.iam_pg_role_mappings WHERE pg_role_name = :user AND arn = :arn"
-    if connection.run(find, user=user, arn=role_arn):
+    if run(connection, find, user=user, arn=role_arn):
         say(f"mapping of {role_arn}: exists")
         return
-    execute(connection, f"AWS IAM GRANT \"{user}\" TO '{role_arn}'")
+    run(connection, f"AWS IAM GRANT \"{user}\" TO '{role_arn}'")
     say(f"mapping of {role_arn}: created")
 
 
@@ -123,12 +123,12 @@ def apply_schema(connection: Connection, statements: tuple[str, ...], name: str)
     """Each statement in a transaction of its own: DSQL takes one DDL statement in a transaction, and none beside DML."""
     for number, statement in enumerate(statements, 1):
         say(f"{name}: statement {number} of {len(statements)}")
-        execute(connection, statement)
+        run(connection, statement)
 
 
-def execute(connection: Connection, statement: str) -> None:
-    """Run a statement, and again when another session's DDL got in its way."""
-    retry_on_occ(lambda: connection.run(statement))
+def run(connection: Connection, statement: str, **params: Any) -> list[list[Any]]:
+    """The rows of a statement, which is run again when another session's DDL got in its way."""
+    return retry_on_occ(lambda: connection.run(statement, **params))
 
 
 def say(text: str) -> None:

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
 from samtranslator.yaml_helper import yaml_parse
 
 from dsql_local import LocalDsql
@@ -36,15 +39,51 @@ def test_a_local_run_can_set_what_it_needs(transfer: Function, running_cluster: 
     assert needed <= transfer.environment.keys()
 
 
-def test_the_function_may_connect_to_its_cluster_alone(template: Any) -> None:
-    """One action, and no resource that could be another cluster; its role in the database is not admin."""
-    function = template["Resources"]["TransferFunction"]["Properties"]
-    [policy] = function["Policies"]
-    [statement] = policy["Statement"]
-    assert (statement["Effect"], statement["Action"]) == ("Allow", "dsql:DbConnect")
-    assert "*" not in str(statement["Resource"])
-    assert statement["Resource"]["Fn::If"][1] == {"Fn::GetAtt": ["Cluster", "ResourceArn"]}
-    assert function["Environment"]["Variables"]["DSQL_USER"] == "transfer"
+@pytest.fixture(scope="module")
+def transformed() -> Any:
+    """What SAM's translator makes of it: what CloudFormation is given."""
+    parser = Parser()
+    source = yaml_parse((ROOT / "template.yaml").read_text())
+    for layer in (each for each in source["Resources"].values() if each["Type"] == "AWS::Serverless::LayerVersion"):
+        layer["Properties"]["ContentUri"] = "s3://bucket/layer"
+    source["Resources"]["TransferFunction"]["Properties"]["CodeUri"] = "s3://bucket/function"
+    defaults = {name: each["Default"] for name, each in source["Parameters"].items()}
+    session = boto3.Session(region_name="us-east-1")
+    return Translator({}, parser, boto_session=session).translate(source, defaults)
+
+
+def test_the_function_may_connect_to_its_cluster_and_write_its_logs(transformed: Any) -> None:
+    """Three actions, no wildcard, no managed policy, and no other role than ours; its role in the database is not admin."""
+    resources = transformed["Resources"]
+    assert [name for name, each in resources.items() if each["Type"] == "AWS::IAM::Role"] == ["TransferRole"]
+    assert resources["TransferFunction"]["Properties"]["Role"] == {"Fn::GetAtt": ["TransferRole", "Arn"]}
+    role = resources["TransferRole"]["Properties"]
+    assert "ManagedPolicyArns" not in role
+    [policy] = role["Policies"]
+    connect, log = policy["PolicyDocument"]["Statement"]
+    assert (connect["Effect"], connect["Action"]) == ("Allow", "dsql:DbConnect")
+    assert connect["Resource"]["Fn::If"][1] == {"Fn::GetAtt": ["Cluster", "ResourceArn"]}
+    assert (log["Effect"], log["Action"]) == ("Allow", ["logs:CreateLogStream", "logs:PutLogEvents"])
+    assert log["Resource"] == {"Fn::GetAtt": ["TransferLogs", "Arn"]}
+    assert "*" not in str(role)
+    variables = resources["TransferFunction"]["Properties"]["Environment"]["Variables"]
+    assert variables["DSQL_USER"] == "transfer"
+
+
+def test_no_stack_operation_deletes_a_cluster_in_use(transformed: Any) -> None:
+    """Only the rollback of the operation that created it does; it can, for deletion protection is off until it is asked for."""
+    cluster = transformed["Resources"]["Cluster"]
+    assert (cluster["DeletionPolicy"], cluster["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
+    assert cluster["Properties"]["DeletionProtectionEnabled"] == {"Ref": "DeletionProtection"}
+    assert transformed["Parameters"]["DeletionProtection"]["Default"] == "false"
+
+
+def test_the_runtime_is_a_parameter_that_the_layer_supports(template: Any) -> None:
+    """Whatever may be chosen, both forms of the layer are for it."""
+    allowed = template["Parameters"]["Runtime"]["AllowedValues"]
+    layers = [each for each in template["Resources"].values() if each["Type"] == "AWS::Serverless::LayerVersion"]
+    assert [layer["Properties"]["CompatibleRuntimes"] for layer in layers] == [allowed, allowed]
+    assert template["Globals"]["Function"]["Runtime"] == {"Ref": "Runtime"}
 
 
 def test_callers_must_sign_their_requests(template: Any) -> None:
