@@ -1,4 +1,4 @@
-"""Which cluster the examples use: the one that the environment names, or else a local DSQL that lives as long as the example."""
+"""The cluster that the examples use: the one named by the environment, or else a local DSQL for the duration of the example."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAMES = ("DSQL_HOST", "DSQL_URL", "CLUSTER_ENDPOINT")
 
 @contextmanager
 def cluster() -> Iterator[None]:
-    """The environment names a cluster inside the block."""
+    """Inside the block, the environment names a cluster."""
     if any(os.environ.get(name) for name in NAMES):
         yield
         return
@@ -19,5 +19,5 @@ def cluster() -> Iterator[None]:
 
     with LocalDsql() as dsql:
         os.environ.update(dsql.environment)
-        print(f"no endpoint is set: this runs on a local DSQL, {dsql.endpoint}")
+        print(f"no endpoint is set, so this uses a local DSQL: {dsql.endpoint}")
         yield

@@ -1,8 +1,8 @@
-"""A pool of connections: four guests book seats of one show at the same time, and each booking is retried on conflicts.
+"""A connection pool: four guests book seats for the same show at the same time, and each booking is retried on conflicts.
 
     DSQL_HOST=<endpoint> python examples/pool.py
 
-Without an endpoint it runs on a local DSQL.
+Without an endpoint it uses a local DSQL.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ SEATS = 6
 
 
 def use_schema(connection: Connection) -> None:
-    """What the pool does with each connection that it opens."""
+    """The pool calls this with each connection that it opens."""
     connection.run("SET search_path = theatre")
 
 
 def prepare() -> None:
-    """An empty hall. Each of these statements is a transaction of its own, as DSQL asks of DDL."""
+    """Create the table with free seats. Each statement is its own transaction, because DSQL requires that of DDL."""
     with Pool(max_size=1) as pool, pool.connection() as connection:
         connection.run("CREATE SCHEMA IF NOT EXISTS theatre")
         connection.run("CREATE TABLE IF NOT EXISTS theatre.seats (number int PRIMARY KEY, guest text)")
@@ -32,7 +32,7 @@ def prepare() -> None:
 
 
 def take_seat(tx: Transaction, guest: str) -> int:
-    """The first free seat, for this guest. It may run several times, so it changes nothing but `tx`."""
+    """Book the first free seat for this guest. It may run several times, so it has no effect outside `tx`."""
     seat = int(tx.value("SELECT min(number) FROM seats WHERE guest IS NULL"))
     tx.defer("UPDATE seats SET guest = :guest WHERE number = :seat", expect_rows=1, guest=guest, seat=seat)
     return seat
@@ -40,7 +40,7 @@ def take_seat(tx: Transaction, guest: str) -> int:
 
 def main() -> None:
     prepare()
-    # All four want the same seat first: one of them gets it, and the others try again.
+    # All four try to book the same seat. One of them gets it, and the others try again.
     retry = OCCRetryConfig(max_attempts=20, max_delay_ms=50, jitter="full")
     with Pool(max_size=len(GUESTS), configure=use_schema) as pool:
         with ThreadPoolExecutor(max_workers=len(GUESTS)) as executor:
@@ -55,10 +55,10 @@ def main() -> None:
             ((free,),) = connection.run("SELECT count(*) FROM seats WHERE guest IS NULL")
             print("seats free:", free)
 
-            # This transaction is not retried: a conflict would be raised here.
+            # This transaction is not retried; a conflict would raise an error here.
             with connection.transaction() as tx:
                 tx.run("UPDATE seats SET guest = NULL")
-    print("the hall is empty again")
+    print("all seats are free again")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-LAST_LINES = {"pool.py": "the hall is empty again", "single_connection.py": "visits: 3"}
+LAST_LINES = {"pool.py": "all seats are free again", "single_connection.py": "visits: 3"}
 
 
 def run(name, environment):
@@ -43,5 +43,5 @@ def test_an_example_runs_with_no_setting_at_all(name):
     """An example starts a local DSQL of its own where no variable names a cluster."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DSQL_", "CLUSTER_"))}
     lines = run(name, environment)
-    assert lines[0].startswith("no endpoint is set: this runs on a local DSQL")
+    assert lines[0].startswith("no endpoint is set, so this uses a local DSQL")
     assert lines[-1] == LAST_LINES[name]

@@ -1,6 +1,6 @@
--- The demonstration's accounts, and what the function's role may do with them. Balances are in cents.
--- Run it as admin, after CREATE ROLE transfer WITH LOGIN. Each statement is a transaction of its own (DSQL takes one DDL statement in
--- a transaction), and running it again changes nothing.
+-- The accounts of the transfer function, and the privileges of its role. Balances are in cents.
+-- `make setup-database` runs it as admin, after it has created the role. Each statement is its own transaction, because DSQL allows only
+-- one DDL statement in a transaction. Running it again changes nothing.
 
 CREATE TABLE IF NOT EXISTS accounts (
     id text PRIMARY KEY,

@@ -29,9 +29,9 @@ START_SECONDS, COMMAND_SECONDS = 60, 120
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def block(heading: str) -> list[str]:
+def block(heading: str, page: str = PAGE) -> list[str]:
     """The commands of the section's first console block, lines that end in a backslash joined."""
-    section = PAGE.split(f"# {heading}\n", 1)[1].split("\n#", 1)[0]
+    section = page.split(f"# {heading}\n", 1)[1].split("\n#", 1)[0]
     code = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[0]
     return str(code).replace("\\\n", "").strip().splitlines()
 
@@ -198,7 +198,8 @@ def test_the_role_allows_three_actions_and_no_policy_is_attached(deployed: dict[
 
 def test_the_page_s_commands_lead_to_a_response(run: Run, cluster: LocalDsql) -> None:
     """`make setup-database`, twice, then `sam remote invoke`: two conflicts are retried, and the money has moved once."""
-    _deploy, setup, invoke = block("Deploy, and set up the database")
+    _deploy, setup, invoke = commands = block("Deploy, and set up the database")
+    assert commands == block("Deploy", (ROOT / "README.md").read_text(encoding="utf-8"))
     for _ in range(2):
         done = run(setup, **{key: value for key, value in cluster.environment.items() if not key.startswith("AWS_")})
         assert done.returncode == 0, done.stderr

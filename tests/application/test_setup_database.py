@@ -132,7 +132,7 @@ def test_a_second_function_has_a_role_and_a_schema_of_its_own(empty: LocalDsql, 
         (("--schema", "no.sql"), {}, 1, "No such file or directory: 'no.sql'"),
         (("--user", "admin"), {}, 2, "another name than admin"),
         (("--user", 'a"b'), {}, 2, "use lower-case letters"),
-        (("--role-arn", "arn:aws:sts::123456789012:assumed-role/function/x"), {}, 2, "use the ARN of an IAM role or user"),
+        (("--role-arn", "arn:aws:sts::123456789012:assumed-role/function/x"), {}, 2, "use an IAM role's or user's"),
     ],
 )
 def test_a_failure_is_one_sentence_and_changes_nothing(

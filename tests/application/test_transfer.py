@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dsql_local.sam.template import Function
 
 Emulate = Callable[..., RuntimeInterfaceEmulator]
 EVENTS = Path(__file__).parents[2] / "events"
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 UNCHANGED = {"alice": 100_000, "bob": 25_000, "carol": 0}
 REPLAYED = {
     "transfer": (200, {"balances": {"alice": 97_500, "bob": 27_500}}, {"alice": 97_500, "bob": 27_500, "carol": 0}),
@@ -72,7 +74,7 @@ def test_an_event_is_answered_as_it_says(warm: RuntimeInterfaceEmulator, cluster
 
 def test_log_lines_carry_the_request_s_correlation_id(warm: RuntimeInterfaceEmulator) -> None:
     """One request can be found across the services it passed."""
-    [record] = [record for record in warm.invoke(event("transfer")).records() if record["message"] == "transfer tried"]
+    [record] = [record for record in warm.invoke(event("transfer")).records() if record["message"] == "transfer attempted"]
     assert record["correlation_id"] == "event-transfer"
     assert record["service"] == "transfer"
 
@@ -96,6 +98,9 @@ def test_conflicts_are_retried_and_logged_and_applied_once(warm: RuntimeInterfac
     assert answered(invocation) == (200, {"balances": {"alice": 97_500, "bob": 27_500}})
     assert balances(cluster) == {"alice": 97_500, "bob": 27_500, "carol": 0}
     records = [record for record in invocation.records() if record["message"] == "OCC conflict, retrying"]
+    shown = [json.loads(line) for line in re.findall(r"^\{.*\}$", README, re.MULTILINE)]
+    assert [line["message"] for line in shown] == ["OCC conflict, retrying", "OCC conflict, retrying", "transfer attempted"]
+    assert [shown[0].keys() <= records[0].keys(), shown[1].keys() <= records[1].keys()] == [True, True]
     kinds = [(each["level"], each["occ_type"], each["occ_code"], each["sqlstate"], each["attempt"]) for each in records]
     assert kinds == [("INFO", "data", "OC000", "40001", 1), ("INFO", "data", "OC000", "40001", 2)]
     assert all(each["delay_ms"] >= 0 and each["correlation_id"] == "event-transfer" for each in records)
@@ -106,9 +111,9 @@ BAD = {
     "no JSON": ("{", "the body must be JSON"),
     "too deep": ("[" * 100_000, "the body must be JSON"),
     "an array": ([], "the body must be a JSON object"),
-    "no source": ({"target": "bob", "amount": 1}, "source must be an account's id"),
-    "a number for an id": ({"source": "alice", "target": 7, "amount": 1}, "target must be an account's id"),
-    "a NUL in an id": ({"source": "alice", "target": "b\0b", "amount": 1}, "target must be an account's id"),
+    "no source": ({"target": "bob", "amount": 1}, "source must be an account id"),
+    "a number for an id": ({"source": "alice", "target": 7, "amount": 1}, "target must be an account id"),
+    "a NUL in an id": ({"source": "alice", "target": "b\0b", "amount": 1}, "target must be an account id"),
     "to itself": ({"source": "alice", "target": "alice", "amount": 1}, "source and target must differ"),
     "nothing": ({"source": "alice", "target": "bob", "amount": 0}, "amount must be a positive"),
     "a negative amount": ({"source": "alice", "target": "bob", "amount": -1}, "amount must be a positive"),
