@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from dsql_local.cli.control import Control, ControlError, ask, running
@@ -67,6 +68,17 @@ def test_a_server_is_asked_from_another_process(runtime):
     assert "none runs" in command("status")
     assert "none runs" in command("fault", "restart", status=1)
     assert [*(runtime / "dsql-local").iterdir()] == []
+
+
+def test_a_server_may_be_strict(runtime):
+    """`--schema-conflicts any`: DDL strikes every other session, whatever it is about."""
+    with served("--schema-conflicts", "any"):
+        port = running()[0]
+        environment = ask(port, "libpq", user="admin")
+        with psycopg.connect(**environment, autocommit=True) as one, psycopg.connect(**environment, autocommit=True) as other:
+            one.execute("CREATE TABLE things (id int PRIMARY KEY)")
+            with pytest.raises(psycopg.errors.SerializationFailure, match="OC001"):
+                other.execute("SELECT 1")
 
 
 def test_psql_opens_on_the_running_one(runtime):

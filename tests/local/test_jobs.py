@@ -82,7 +82,6 @@ def test_a_transaction_waits_for_what_it_can_see(dsql, connect):
     job = submit(client, "CREATE INDEX ASYNC ON things (note)")
     client.run("BEGIN")
     assert client.run(STATE.format(job)) == [["submitted", None, "t"]]
-    assert other.error("SELECT 1").startswith("40001")  # the index is news
     assert wait(other, job)
     assert client.error(f"CALL sys.wait_for_job('{job}')") == f'55000 job "{job}" is not done in the snapshot of this transaction'
 
@@ -141,7 +140,6 @@ def test_a_lost_transaction_goes_on_where_a_unique_index_is_not_valid(dsql, conn
     first, second = connect(), connect()
     job = submit(first, "CREATE UNIQUE INDEX ASYNC things_note ON things (note)")
     assert not built or not wait(first, job)
-    assert second.error("SELECT 1") == "40001 schema has been updated by another transaction (OC001)"
     for client in (first, second):
         client.run("BEGIN")
         client.run("SELECT 1 FROM things")
@@ -223,7 +221,6 @@ def test_a_job_waits_for_no_idle_transaction(dsql, connect):
     """A transaction that has written to the table and is between two statements is not in its way."""
     writer, client = connect(), connect()
     job = submit(client, "CREATE INDEX ASYNC ON things (note)")
-    assert writer.error("SELECT 1").startswith("40001")  # the index is news
     writer.run("BEGIN")
     writer.run("INSERT INTO things VALUES (1, 'a')")
     assert wait(client, job)

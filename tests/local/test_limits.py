@@ -13,7 +13,6 @@ SIZE = "54000 transaction size limit 10mb exceeded"
 AGE = "54000 transaction age limit of 300s exceeded"
 SECOND_DDL = "0A000 multiple ddl statements not supported in a transaction"
 MIXED = "0A000 ddl and dml are not supported in the same transaction"
-OC001 = "40001 schema has been updated by another transaction (OC001)"
 FAILED = "25P02 current transaction is aborted, commands ignored until end of transaction block"
 
 
@@ -235,56 +234,6 @@ def test_ddl_and_reads_go_together(client):
     client.run("SELECT 1")
     client.run("COMMIT")
     client.run("DROP TABLE parts")
-
-
-# --- The catalog ---
-
-
-@pytest.mark.parametrize(
-    "change", ["CREATE TABLE parts (id int)", "GRANT SELECT ON things TO PUBLIC", "CREATE INDEX ASYNC ON things (note)"]
-)
-@pytest.mark.parametrize("statement", ["SELECT 1", "INSERT INTO things VALUES (1)", "DROP TABLE IF EXISTS parts"])
-def test_a_warm_connection_meets_another_ones_ddl(dsql, connect, sign, clock, change, statement):
-    """OC001 at the next statement, a read too, although all was over before; the same session's next try goes through."""
-    warm, other = (connect(token=sign(dsql.endpoint, at=clock.now)) for _ in range(2))
-    other.run(change)
-    assert warm.error(statement) == OC001
-    warm.run(statement)
-    other.run("ROLLBACK")
-    assert connect(token=sign(dsql.endpoint, at=clock.now)).run("SELECT 1") == [["1"]]
-
-
-@pytest.mark.parametrize("statement", ["SELECT 1", "COMMIT"])
-def test_ddl_during_a_transaction(dsql, client, statement):
-    """A transaction that has begun meets it at its next statement or at COMMIT, and has failed."""
-    client.run("BEGIN")
-    client.run("SELECT 1")
-    dsql.execute("CREATE TABLE parts (id int)")
-    assert client.error(statement) == OC001
-    assert client.status == (b"I" if statement == "COMMIT" else b"E")
-    client.run("ROLLBACK")
-    client.run("BEGIN")
-    client.run("SELECT 1")
-    client.run("COMMIT")
-
-
-def test_ddl_that_is_rolled_back_is_no_news(dsql, client, connect, sign, clock):
-    """Only what is committed changes the catalog; one's own changes are no news to oneself."""
-    other = connect(token=sign(dsql.endpoint, at=clock.now))
-    other.run("BEGIN")
-    other.run("CREATE TABLE parts (id int)")
-    other.run("ROLLBACK")
-    assert client.run("SELECT 1") == [["1"]]
-    client.run("CREATE TABLE parts (id int)")
-    assert client.run("SELECT 1") == [["1"]]
-
-
-def test_begin_and_settings_read_no_catalog(dsql, client):
-    """BEGIN, SET and ROLLBACK do not meet it."""
-    dsql.execute("CREATE TABLE parts (id int)")
-    for statement in ("BEGIN", "SET LOCAL search_path = public", "ROLLBACK"):
-        client.run(statement)
-    assert client.error("SELECT 1") == OC001
 
 
 # --- Connections and messages ---

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..engine.jobs import JobRunner
 from ..engine.lock_monitor import LockMonitor
+from ..engine.schema_conflicts import CatalogHistory, SchemaConflicts
 from ..engine.session import Session
 from ..engine.statement_policy import StatementPolicy
-from ..engine.transaction_limits import CatalogVersion
 from ..events import Event, EventLog, RecordEvent
 from ..faults.commands import FaultCommand
 from ..faults.plan import Disconnection, FaultPlan
@@ -48,13 +48,15 @@ class Cluster:
         log: EventLog,
         run_command: Callable[[FaultCommand], Awaitable[None]],
         job_delay: float,
+        schema_conflicts: SchemaConflicts,
     ) -> None:
         self._server = server
         self._job_delay = job_delay
         self._identity = identity
         self._limits = limits
         self._log = log
-        self._catalog = CatalogVersion()
+        self._schema_conflicts = schema_conflicts
+        self._history = CatalogHistory()
         self._snapshots: Snapshots | None = None
         self.frontend = Frontend(
             identity=identity,
@@ -95,7 +97,14 @@ class Cluster:
         self._listening.close()
 
     def _new_policy(self, backend: Backend) -> StatementPolicy:
-        return StatementPolicy(backend, self._limits, self._catalog, self._identity.clock, self._jobs)
+        return StatementPolicy(
+            backend,
+            limits=self._limits,
+            history=self._history,
+            schema_conflicts=self._schema_conflicts,
+            clock=self._identity.clock,
+            jobs=self._jobs,
+        )
 
     def _new_session(self, backend: Backend, record: RecordEvent, faults: FaultPlan) -> Session:
         return Session(backend, policy=self._new_policy(backend), faults=faults, lock_monitor=self._lock_monitor, record=record)

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 from ..engine.jobs import JOB_DELAY
+from ..engine.schema_conflicts import SchemaConflicts
 from ..events import Event, EventLog
 from ..faults.commands import FaultCommand, InvalidFaultCommand, parse_command
 from ..faults.plan import CutPoint, Disconnection, FaultPlan, FaultTarget
@@ -40,8 +41,10 @@ class LocalDsql:
     `cluster_id` are 26 characters of a-z and 0-9; `credentials` map access keys to secret keys (session tokens may be any);
     `principals` map access keys to the ARNs that `AWS IAM GRANT` names; `port` 0 takes a free one; `limits` may be lower than
     DSQL's; `clock` gives seconds since the epoch and judges tokens and ages; `log` keeps the newest `log_events` events; a job
-    begins `job_delay` seconds after its statement, or as soon as somebody waits for it. Entering raises `PostgresError` when
-    PostgreSQL cannot be started and OSError when the port is taken. All methods may be called from any thread.
+    begins `job_delay` seconds after its statement, or as soon as somebody waits for it. `schema_conflicts` says which statements
+    of a session meet another one's DDL with OC001: "touched", those that name an object which was changed since the session named
+    it last; "any", the next one, whatever it and the DDL are about. Entering raises `PostgresError` when PostgreSQL cannot be
+    started, OSError when the port is taken. All methods may be called from any thread.
     """
 
     def __init__(
@@ -56,16 +59,20 @@ class LocalDsql:
         limits: Limits | None = None,
         principals: Mapping[str, str] | None = None,
         job_delay: float = JOB_DELAY,
+        schema_conflicts: SchemaConflicts = "touched",
     ) -> None:
         cluster_id = cluster_id or DEFAULT_CLUSTER
         if not re.fullmatch("[a-z0-9]{26}", cluster_id):
             raise ValueError(f"cluster_id must be 26 characters of a-z and 0-9, not {cluster_id!r}")
+        if schema_conflicts not in get_args(SchemaConflicts):
+            raise ValueError(f"schema_conflicts must be one of {', '.join(get_args(SchemaConflicts))}, not {schema_conflicts!r}")
         self._identity = ClusterIdentity(
             cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock, dict(principals or {})
         )
         self._port = port
         self._limits = limits or Limits()
         self._job_delay = job_delay
+        self._schema_conflicts: SchemaConflicts = schema_conflicts
         self._faults = FaultPlan()
         self._log = EventLog(log_events)
         self._postgres = Postgres()
@@ -158,6 +165,7 @@ class LocalDsql:
                 log=self._log,
                 run_command=self._carry_out,
                 job_delay=self._job_delay,
+                schema_conflicts=self._schema_conflicts,
             )
             self._call(self._cluster.open(listening))
             ends.callback(lambda: self._call(self._running.close()))

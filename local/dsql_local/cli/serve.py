@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env-json", type=Path, metavar="FILE", help="the same for `sam local invoke --env-vars FILE`")
     parser.add_argument("--conflicts", type=int, default=0, metavar="N", help="fail the first N COMMITs with OC000")
     parser.add_argument("--conflict-rate", type=float, default=0.0, metavar="P", help="fail each COMMIT with probability P")
+    parser.add_argument(
+        "--schema-conflicts",
+        choices=("touched", "any"),
+        default="touched",
+        help="which statements meet another session's DDL: those that name what it changed, or any (default: touched)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of --conflict-rate (default: 0)")
 
 
@@ -35,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread starts, so that only sigwait sees them
     try:
         with contextlib.ExitStack() as stack:
-            dsql = stack.enter_context(LocalDsql(port=options.port))
+            dsql = stack.enter_context(LocalDsql(port=options.port, schema_conflicts=options.schema_conflicts))
             for path in options.schema:
                 dsql.execute(path.read_text(encoding="utf-8"))
             if options.conflicts:

@@ -43,7 +43,7 @@ class Session:
         self._lock_monitor = lock_monitor
         self._record = record
         self._busy = asyncio.Lock()
-        self._constraint_checks = ConstraintChecks(backend, lock_monitor.removals, lambda: policy.catalog)
+        self._constraint_checks = ConstraintChecks(backend, lock_monitor.removals, lambda: policy.catalog_version)
         self._transaction = self._new_transaction()
         self._failed_flight = False  # it failed before a Flush: everything up to the Sync is skipped
         self._until_sync = False  # the open transaction is an implicit one, of which a Flush has asked for answers

@@ -1,7 +1,7 @@
 """What stands between a session's unit and PostgreSQL: the rules, asked about it before it is executed, the ledger told after it.
 
 It finds what to answer and gives it back; it changes no transaction and writes to no client. The only thing that it asks
-PostgreSQL is what a rule wants to know of the catalog, and how many bytes a transaction has written.
+PostgreSQL is what a rule wants to know of the catalog, how many bytes a transaction has written, and what its DDL has changed.
 """
 
 import contextlib
@@ -12,14 +12,19 @@ from ..protocol.messages import Message, error
 from ..rules.dialect import NEW_JOB, with_new_job
 from ..rules.error_responses import conflict
 from ..rules.limits import Limits
+from ..rules.objects import ObjectName
 from ..rules.rulebook import StatementError
 from ..rules.verdict import Class, Verdict, judge
+from .catalog_changes import changed_objects, search_path
 from .flights import Unit
 from .jobs import JobRunner
-from .transaction_limits import CatalogVersion, TransactionLimits
+from .schema_conflicts import CatalogHistory, CatalogView, Change, SchemaConflicts
+from .transaction_limits import TransactionLimits
 from .write_stats import written_bytes
 
 __all__ = ["StatementPolicy"]
+
+_USES_CATALOG = (Class.READ, Class.DML, Class.DDL, Class.UNKNOWN)
 
 
 def _as_error(refused: StatementError | None) -> Message | None:
@@ -35,33 +40,49 @@ class StatementPolicy:
     """One session's."""
 
     def __init__(
-        self, backend: Backend, limits: Limits, catalog: CatalogVersion, clock: Callable[[], float], jobs: JobRunner
+        self,
+        backend: Backend,
+        *,
+        limits: Limits,
+        history: CatalogHistory,
+        schema_conflicts: SchemaConflicts,
+        clock: Callable[[], float],
+        jobs: JobRunner,
     ) -> None:
         self._backend = backend
         self._limits = limits
         self._jobs = jobs
         self._submits = False  # a job, which is seen when the transaction has been committed
-        self._transaction_limits = TransactionLimits(limits, catalog, clock)
+        self._transaction_limits = TransactionLimits(limits, clock)
+        self._history = history
+        self._catalog = CatalogView(history, schema_conflicts, lambda: search_path(backend))
+        self._changes: list[Change] = []  # by the transaction's DDL, known when it is to be committed
+        self._renamed: frozenset[ObjectName] = frozenset()
 
     def begin(self) -> None:
         """A transaction begins, or has been rolled back."""
         self._transaction_limits.begin()
+        self._catalog.begin()
+        self._changes = []
+        self._renamed = frozenset()
 
     def committed(self) -> None:
         """The transaction has been committed."""
-        self._transaction_limits.committed()
+        if self._transaction_limits.has_ddl:
+            self._catalog.committed((*map(Change, self._renamed), *self._changes))
+        self.begin()
         if self._submits:
             self._submits = False
             self._jobs.soon()
 
     def look(self) -> None:
         """Look at the catalog now, so that what changed it so far is no news."""
-        self._transaction_limits.look()
+        self._catalog.look()
 
     @property
-    def catalog(self) -> int:
-        """The version of the catalog that it has seen."""
-        return self._transaction_limits.seen
+    def catalog_version(self) -> int:
+        """The catalog's version now: what was read of it is true as long as this stays."""
+        return self._history.version
 
     async def before(self, unit: Unit) -> Message | None:
         """The error with which a unit of one statement is answered instead of being executed."""
@@ -69,7 +90,7 @@ class StatementPolicy:
             if judge(text).refused is not None:
                 return _as_error(judge(text).refused)
         verdicts = self._verdicts(unit)
-        if self._transaction_limits.meets_conflict(verdicts):
+        if await self._meets_conflict(verdicts):
             return conflict("OC001")
         for verdict in verdicts:
             refused = self._transaction_limits.before(verdict) or await self._looked_up(verdict)
@@ -78,6 +99,10 @@ class StatementPolicy:
         if any(verdict.waits for verdict in verdicts):
             await self._jobs.settle()
         return None
+
+    async def _meets_conflict(self, verdicts: list[Verdict]) -> bool:
+        using = [verdict for verdict in verdicts if verdict.kind in _USES_CATALOG]
+        return bool(using) and await self._catalog.meets_conflict(frozenset().union(*(verdict.objects for verdict in using)))
 
     async def _looked_up(self, verdict: Verdict) -> StatementError | None:
         for lookup in verdict.lookups:
@@ -126,12 +151,15 @@ class StatementPolicy:
         refused = None
         for verdict in self._verdicts(unit):
             refused = self._transaction_limits.after(verdict, rows, unit.sent + received, further=further)
+            self._renamed |= verdict.renamed
         return _as_error(refused)
 
     async def at_commit(self) -> Message | None:
         """The error with which COMMIT is answered."""
-        if self._transaction_limits.commit_meets_conflict():
+        if await self._catalog.commit_meets_conflict():
             return conflict("OC001")
+        if self._transaction_limits.has_ddl and self._catalog.needs_changes:
+            self._changes = await changed_objects(self._backend)
         written = await written_bytes(self._backend) if self._transaction_limits.grows else None
         return _as_error(self._transaction_limits.at_commit(written))
 

@@ -1,35 +1,23 @@
-"""What one session's transaction has done so far, and whether DSQL lets it do more: rows, bytes, age, DDL, the catalog's version.
+"""What one session's transaction has done so far, and whether DSQL lets it do more: rows, bytes, age, DDL.
 
-Decisions alone: it is told what happened, and answers with a refusal or None. `session` acts on it. `Catalog` is what all ledgers
-of a server share.
+Decisions alone: it is told what happened, and answers with a refusal or None. `session` acts on it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from ..rules.limits import Limits
 from ..rules.rulebook import StatementError, answer
 from ..rules.verdict import Class, Verdict
 
-__all__ = ["CatalogVersion", "TransactionLimits"]
-
-_USES_CATALOG = (Class.READ, Class.DML, Class.DDL, Class.UNKNOWN)
-
-
-class CatalogVersion:
-    """The version of a server's catalog: every DDL, GRANT and index build makes a new one."""
-
-    def __init__(self) -> None:
-        self.version = 0
+__all__ = ["TransactionLimits"]
 
 
 class TransactionLimits:
-    """One session's: its open transaction, explicit or not, and the catalog that it has seen."""
+    """One session's open transaction, explicit or not."""
 
-    def __init__(self, limits: Limits, catalog: CatalogVersion, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits = limits
-        self._catalog = catalog
         self._clock = clock
-        self.seen = catalog.version
         self.begin()
 
     def begin(self) -> None:
@@ -37,35 +25,23 @@ class TransactionLimits:
         self._began = self._clock()
         self._rows = 0
         self._bytes = 0
-        self._ddl = False
         self._dml = False
-        self._worked = False
+        self.has_ddl = False
         self.grows = False
-
-    def look(self) -> bool:
-        """Look at the catalog: whether another session has changed it since this one looked."""
-        stale = self.seen < self._catalog.version
-        self.seen = self._catalog.version
-        return stale
 
     def before(self, verdict: Verdict) -> StatementError | None:
         """Why a statement may not be executed now, its transaction being open."""
         if self._too_old:
             return answer("age")
-        if verdict.kind is Class.DDL and self._ddl:
+        if verdict.kind is Class.DDL and self.has_ddl:
             return answer("second_ddl")
-        if (verdict.kind is Class.DDL and self._dml) or (verdict.kind is Class.DML and self._ddl):
+        if (verdict.kind is Class.DDL and self._dml) or (verdict.kind is Class.DML and self.has_ddl):
             return answer("mixed")
         return None
 
-    def meets_conflict(self, verdicts: Iterable[Verdict]) -> bool:
-        """Whether a statement that reads the catalog finds it changed by another session: OC001, once."""
-        return any(verdict.kind in _USES_CATALOG for verdict in verdicts) and self.look()
-
     def after(self, verdict: Verdict, rows: int, sent: int, *, further: bool = False) -> StatementError | None:
         """A statement has modified so many rows, `further` ones than its command tag says; why it must fail nevertheless."""
-        self._worked = self._worked or verdict.kind in _USES_CATALOG
-        self._ddl = self._ddl or verdict.kind is Class.DDL
+        self.has_ddl = self.has_ddl or verdict.kind is Class.DDL
         if verdict.kind is Class.DML:
             self._dml = True
             self._rows += rows
@@ -78,17 +54,6 @@ class TransactionLimits:
         if self._too_old:
             return answer("age")
         return answer("size") if (self._bytes if written is None else written) > self._limits.size else None
-
-    def commit_meets_conflict(self) -> bool:
-        """Whether COMMIT finds the catalog changed by another session."""
-        return self._worked and self.look()
-
-    def committed(self) -> None:
-        """It is committed: what it changed in the catalog is news to every other session."""
-        if self._ddl:
-            self._catalog.version += 1
-            self.seen = self._catalog.version
-        self.begin()
 
     @property
     def _too_old(self) -> bool:

@@ -119,6 +119,9 @@ CREATE FUNCTION sys._note_drop() RETURNS event_trigger LANGUAGE plpgsql SECURITY
         INSERT INTO sys._jobs (job_id, status, job_type, class_id, object_id, start_time, update_time)
             SELECT sys._new_id(), 'completed', 'DROP', classid, objid, clock_timestamp(), clock_timestamp()
             FROM pg_event_trigger_dropped_objects() WHERE original AND NOT is_temporary AND object_type IN ('table', 'index');
+        PERFORM set_config('dsql.dropped', coalesce(jsonb_agg(jsonb_build_array(address_names[1], address_names[2])), '[]')::text,
+            true) FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary AND object_type IN ('table', 'view', 'sequence',
+            'index', 'function');
     END $$
 
 CREATE EVENT TRIGGER dsql_jobs ON sql_drop EXECUTE FUNCTION sys._note_drop()

@@ -11,7 +11,16 @@ __all__ = ["Node", "at", "fits", "nodes", "strings"]
 Node = Mapping[str, Any]
 
 # Members whose node is written without its kind.
-_KINDS = {"typeName": "TypeName", "returnType": "TypeName", "intoClause": "IntoClause", "setstmt": "VariableSetStmt"}
+_KINDS = {
+    "typeName": "TypeName",
+    "returnType": "TypeName",
+    "intoClause": "IntoClause",
+    "setstmt": "VariableSetStmt",
+    "relation": "RangeVar",
+    "view": "RangeVar",
+    "sequence": "RangeVar",
+    "pktable": "RangeVar",
+}
 
 
 def nodes(tree: Any) -> Iterator[tuple[str, Node]]:

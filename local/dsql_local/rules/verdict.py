@@ -15,14 +15,16 @@ from .catalog_checks import CatalogCheck, lookups
 from .datatypes import DataTypes
 from .dialect import Translated, first_word, index_method, translate
 from .memoize import memoize_by_text
+from .objects import ObjectName, named_objects
 from .parse_tree import Node, at, nodes, strings
 from .rulebook import RULES, StatementError, answer
-from .statements import Kind, kind_of
+from .statements import Kind, identifiers, kind_of
 from .unsupported import WITH_COLUMNS, Found, parameter, refusals
 
 __all__ = ["Class", "Verdict", "judge", "refused_at_startup"]
 
 LONGEST_PARSED = 1 << 18  # characters of SQL; what is longer is data to insert, and is taken for what its first word says
+LONGEST_BEGINNING = 1 << 10  # of such a one, in which the objects that it names stand
 _DATA = ("INSERT", "UPDATE", "DELETE", "WITH", "SELECT", "VALUES")
 _CLASSES: Mapping[str, str] = {node: kind for kind, names in RULES["accepted"].items() for node in names}
 _TYPES = DataTypes(RULES["types"])
@@ -53,6 +55,8 @@ class Verdict:
     rows: int | None = None  # it modifies no more rows than this; None: its text does not say
     grows: bool = False  # it may write more bytes than it brings
     waits: bool = False  # for a job
+    objects: frozenset[ObjectName] = frozenset()  # that it names
+    renamed: frozenset[ObjectName] = frozenset()  # those that have another name afterwards, or may have
 
 
 @memoize_by_text
@@ -60,7 +64,8 @@ def judge(sql: str) -> Verdict:
     """The verdict on one statement."""
     word = first_word(sql)
     if len(sql) > LONGEST_PARSED and word in _DATA:
-        return Verdict(Class.DML if word in ("INSERT", "UPDATE", "DELETE", "WITH") else Class.READ)
+        names = frozenset(ObjectName(name) for name in identifiers(sql[:LONGEST_BEGINNING]))
+        return Verdict(Class.DML if word in ("INSERT", "UPDATE", "DELETE", "WITH") else Class.READ, objects=names)
     if kind_of(sql) is Kind.SAVEPOINT:
         return Verdict(Class.CONTROL, answer("transaction", word))
     own = translate(sql) if word in ("CREATE", "ALTER", "AWS") else None
@@ -95,7 +100,10 @@ def _accepted(kind: str, statement: Node, sql: str, own: Translated | None) -> V
     refused = next(refusals(kind, statement, found), None)
     if refused is not None:
         return Verdict(what, refused)
-    verdict = Verdict(what, lookups=tuple(lookups(kind, statement, found)), rows=0)
+    objects = named_objects(kind, statement, found)
+    verdict = Verdict(what, lookups=tuple(lookups(kind, statement, found)), rows=0, objects=objects)
+    if kind in ("RenameStmt", "AlterObjectSchemaStmt"):
+        return replace(verdict, renamed=objects)
     if what is Class.DML:
         verdict = replace(verdict, rows=_rows(kind, statement, found), grows=_grows(found))
     if kind == "VariableShowStmt" and statement["name"] in ("server_version", "server_version_num"):  # not PostgreSQL's own
