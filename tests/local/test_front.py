@@ -55,11 +55,11 @@ def test_gssapi_is_declined_first(dsql):
 
 
 def test_plaintext_is_refused(dsql):
-    """Without TLS there is only a refusal, and no password is asked for."""
+    """Without TLS there is only a refusal, in the words that AWS's own tests know, and no password is asked for."""
     with socket.create_connection((dsql.host, dsql.port)) as link:
         link.sendall(startup({"user": "admin"}))
         (message,) = Splitter().feed(link.recv(65536))
-        assert error_fields(message)["S"] == "FATAL"
+        assert error_fields(message) == {"S": "FATAL", "V": "FATAL", "C": "08P01", "M": "SSL is mandatory"}
         assert link.recv(1) == b""
     assert "password" not in kinds(dsql)
     assert "startup" not in kinds(dsql)
@@ -139,10 +139,10 @@ def test_roles_come_in_with_their_own_privileges(dsql, connect):
 
 @pytest.mark.parametrize("user", ["nobody", "dsql_control", "admin2"])
 def test_an_unknown_role_does_not_exist(connect, user):
-    """A role that is not there is refused, and so is the front's own."""
+    """A role that is not there is refused, and so is the front's own: 08P01, as the tests of AWS's Python connector have it."""
     refused = refusal(connect, user)
-    assert refused.sqlstate == "28000"
-    assert refused.fields["M"] == f'role "{user}" does not exist'
+    assert (refused.sqlstate, refused.fields["M"]) == ("08P01", "unable to accept connection, access denied")
+    assert refused.fields["H"] == f'role "{user}" does not exist'
 
 
 def test_admin_is_no_superuser(dsql):

@@ -96,6 +96,20 @@ def test_a_job_begins_by_itself():
         assert dsql.execute("SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 'things'::regclass") == [["t"]]
 
 
+def test_analyze_lists_a_job_for_each_table(dsql, connect):
+    """It answers its own tag and no row; what it has done is listed as completed, also inside a transaction."""
+    client = connect()
+    listed = "SELECT object_name, status, class_id, object_id = 'things'::regclass FROM sys.jobs WHERE job_type = 'ANALYZE'"
+    before = client.run(listed)
+    assert client.flight("ANALYZE things, public.things (note)") == ["ANALYZE"]
+    assert client.run(listed)[len(before) :] == [["public.things", "completed", "1259", "t"]] * 2
+    client.run("BEGIN READ ONLY")
+    client.run("ANALYZE things")
+    client.run("COMMIT")
+    assert client.error("ANALYZE nowhere") == '42P01 relation "nowhere" does not exist'
+    assert len(client.run(listed)) == len(before) + 2
+
+
 def test_each_job_has_an_id_of_its_own(dsql, connect):
     """The same text twice is two jobs."""
     client = connect()
@@ -321,3 +335,19 @@ def test_a_setting_that_cannot_be_set_keeps_the_door_shut(connect, dsql):
         with pytest.raises(Exception, match="0A000 setting configuration parameter"):
             connect(**wrong)
     assert connect(TimeZone="Europe/Berlin").run("SHOW timezone") == [["Europe/Berlin"]]
+
+
+def test_a_session_has_an_id(connect):
+    """`sys.current_session_id()`: the same in one session, another one in each."""
+    first, second = connect(), connect()
+    ask = "SELECT sys.current_session_id()"
+    assert first.run(ask) == first.run(ask)
+    assert first.run(ask) != second.run(ask)
+
+
+def test_a_parameter_of_dsql_has_a_value(connect):
+    """`SHOW dsql.enable_batched_nestloop` says on, until it is set."""
+    client = connect()
+    assert client.run("SHOW dsql.enable_batched_nestloop") == [["on"]]
+    client.run("SET dsql.enable_batched_nestloop = off")
+    assert client.run("SHOW dsql.enable_batched_nestloop") == [["off"]]

@@ -1,9 +1,9 @@
 """What an open transaction's DDL has changed: a question to PostgreSQL on its own backend, before COMMIT. It decides nothing.
 
 PostgreSQL locks a relation whose columns, constraints or indexes it changes, against other changes at least, and a referenced
-table for a foreign key. GRANT locks nothing, but writes the relation's row of the catalog, or a column's. A view changes with what
-it reads. A new table has system columns of its own, a new view a rule and a type. What was dropped is gone from the catalog: an
-event trigger has written its names down (see `sys_schema`).
+table for a foreign key. GRANT locks nothing, but writes the relation's row of the catalog, or a column's. A view changes with
+what it reads. A new table has system columns of its own, a new view a rule and a type. What was dropped is gone from the catalog:
+an event trigger has written its names down (see `sys_schema`).
 """
 
 import json

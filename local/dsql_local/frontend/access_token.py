@@ -49,8 +49,10 @@ class Token:
     def lifetime(self) -> timedelta:
         """How long it is valid from its signing."""
         value = self["X-Amz-Expires"]
-        if not re.fullmatch(r"\d{1,7}", value) or not 1 <= int(value) <= MAX_SECONDS:
+        if not re.fullmatch(r"\d{1,18}", value) or int(value) < 1:
             raise InvalidToken(f"X-Amz-Expires must be a number of seconds from 1 to {MAX_SECONDS}.")
+        if int(value) > MAX_SECONDS:
+            raise InvalidToken("X-Amz-Expires must be less than a week (in seconds)")  # AWS's words
         return timedelta(seconds=int(value))
 
 

@@ -40,6 +40,7 @@ from ..rules.error_responses import (
     RefusalReason,
     access_denied,
     foreign_sni,
+    no_such_role,
     not_authorized,
     not_mapped,
 )
@@ -251,13 +252,15 @@ class Connection:
 
     async def _connect(self, user: str, parameters: dict[str, str], principal: str) -> Session:
         if user == SUPERUSER:
-            raise ConnectionRefused(ConnectionRefusal("28000", f'role "{user}" does not exist'))
+            raise ConnectionRefused(no_such_role(user))
         try:
             backend = await Backend.connect(self._frontend.server, parameters)
         except StartupRefused as refused:
             fields = error_fields(refused.answer)
             if fields.get("C") == "53300":  # PostgreSQL's own limit is lower
                 raise ConnectionRefused(REFUSALS["connections"]) from None
+            if fields.get("C") == "28000" and fields.get("M", "").endswith("does not exist"):
+                raise ConnectionRefused(no_such_role(user)) from None
             raise ConnectionRefused(ConnectionRefusal(fields.get("C", "08006"), fields.get("M", ""), fields.get("H"))) from None
         self._session = self._frontend.new_session(backend, self._record, self._injector.faults)
         if user != "admin" and not await backend.run(_MAPPED.format(user=quote_literal(user), arn=quote_literal(principal))):

@@ -14,6 +14,7 @@ KEPT = "30 minutes"  # that a job is listed when it is done
 
 SETTINGS = f"""
 default_text_search_config = '{SHOWN["default_text_search_config"]}'
+dsql.enable_batched_nestloop = on
 """
 
 # One statement a paragraph.
@@ -36,6 +37,11 @@ CREATE FUNCTION sys._submit(job text, type text, class oid, object oid, name tex
     INSERT INTO sys._jobs (job_id, status, job_type, class_id, object_id, object_name, start_time, update_time)
     SELECT job, CASE WHEN object IS NULL THEN 'completed' ELSE 'submitted' END, type, class, object, name, now,
         CASE WHEN object IS NULL THEN now END FROM clock_timestamp() AS now RETURNING job_id $$
+
+CREATE FUNCTION sys._list(job text, type text, class oid, object oid, name text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    INSERT INTO sys._jobs (job_id, status, job_type, class_id, object_id, object_name, start_time, update_time)
+    SELECT job, 'completed', type, class, object, name, now, now FROM clock_timestamp() AS now $$
 
 CREATE FUNCTION sys._set_flags(index oid, is_unique boolean, is_ready boolean) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -140,6 +146,19 @@ CREATE PROCEDURE sys.wait_for_job(job_id text, INOUT succeeded boolean DEFAULT N
                 format('job "%s" is not done in the snapshot of this transaction', job_id);
         END IF;
         succeeded := state = 'completed';
+    END $$
+
+CREATE FUNCTION sys.current_session_id() RETURNS text LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+    SELECT md5(pid || ' ' || backend_start)::uuid::text FROM pg_stat_get_activity(pg_backend_pid()) $$
+
+CREATE PROCEDURE sys._analyze(statement text, tables text[]) LANGUAGE plpgsql AS $$
+    BEGIN
+        EXECUTE statement;
+        IF pg_catalog.current_setting('transaction_read_only') = 'off' THEN
+            PERFORM sys._list(sys._new_id(), 'ANALYZE', 1259, c.oid, n.nspname || '.' || c.relname)
+                FROM pg_catalog.unnest(tables) AS named (name) JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(named.name)
+                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
+        END IF;
     END $$
 
 CREATE SEQUENCE sys._iam_oids START 26000

@@ -11,7 +11,7 @@ from .quoting import quote_identifier, quote_literal
 from .rulebook import StatementError
 from .unsupported import Found, matches, refusal
 
-__all__ = ["CatalogCheck", "lookups"]
+__all__ = ["CatalogCheck", "lookups", "qualified"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def lookups(kind: str, statement: Node, found: Found) -> Iterator[CatalogCheck]:
             continue
         for role in [at(role, "RoleSpec.rolename") or "" for role in node.get("roles", ())] or [""]:
             values = {
-                "table": _table(statement),
+                "table": qualified(statement.get("relation") or {}),
                 "name": str(node.get("name") or ""),
                 "role": role,
                 "columns": _columns(statement),
@@ -42,9 +42,8 @@ def lookups(kind: str, statement: Node, found: Found) -> Iterator[CatalogCheck]:
             yield CatalogCheck(sql, refusal(rule, node, role=role, found="{found}"))
 
 
-def _table(statement: Node) -> str:
-    """A statement's relation, as `to_regclass` reads it."""
-    relation = statement.get("relation") or {}
+def qualified(relation: Node) -> str:
+    """A relation, as `to_regclass` reads it."""
     parts = (relation.get("schemaname"), relation.get("relname"))
     return ".".join(quote_identifier(part) for part in parts if part)
 

@@ -24,6 +24,7 @@ __all__ = [
     "access_denied",
     "conflict",
     "foreign_sni",
+    "no_such_role",
     "not_authorized",
     "not_mapped",
 ]
@@ -70,7 +71,7 @@ REASONS: Mapping[str, RefusalReason] = {
 }
 ACCESS_DENIED = "unable to accept connection, access denied"
 NO_SNI = ConnectionRefusal("08006", "unable to accept connection, sni was not received")
-PLAINTEXT = ConnectionRefusal("08006", "unable to accept connection, TLS is required")
+PLAINTEXT = ConnectionRefusal("08P01", "SSL is mandatory")
 
 
 def foreign_sni(sni: str, endpoint: str) -> ConnectionRefusal:
@@ -96,6 +97,11 @@ def not_mapped(user: str, cluster: str, region: str, principal: str) -> Connecti
     """IAM lets the caller connect, and no `AWS IAM GRANT` lets it be this role. The second sentence is ours."""
     refusal = not_authorized(user, cluster, region, principal)
     return replace(refusal, hint=f"{refusal.hint}. As admin, run: AWS IAM GRANT {user} TO '{principal}'")
+
+
+def no_such_role(user: str) -> ConnectionRefusal:
+    """No role of this name. AWS's own tests know the SQLSTATE; the hint is ours."""
+    return ConnectionRefusal("08P01", ACCESS_DENIED, f'role "{user}" does not exist')
 
 
 def conflict(code: str) -> Message:

@@ -124,7 +124,7 @@ def _sequences(kind: str, statement: Node) -> Iterator[StatementError]:
     for option in statement.get("options", ()):
         if at(option, "DefElem.defname") == "as":
             name = _TYPES.display(at(option, "DefElem.arg.TypeName"))
-            yield from () if name == "bigint" else (answer("sequence_type", name),)
+            yield from () if name == "bigint" else (answer("sequence_type"),)
 
 
 def _cache(options: Any, needed_by: str | None = None) -> Iterator[StatementError]:

@@ -11,12 +11,13 @@ from enum import Enum
 
 import pgparse  # type: ignore[import-not-found]
 
-from .catalog_checks import CatalogCheck, lookups
+from .catalog_checks import CatalogCheck, lookups, qualified
 from .datatypes import DataTypes
 from .dialect import Translated, first_word, index_method, translate
 from .memoize import memoize_by_text
 from .objects import ObjectName, named_objects
 from .parse_tree import Node, at, nodes, strings
+from .quoting import quote_literal
 from .rulebook import RULES, StatementError, answer
 from .statements import Kind, identifiers, kind_of
 from .unsupported import WITH_COLUMNS, Found, parameter, refusals
@@ -108,11 +109,20 @@ def _accepted(kind: str, statement: Node, sql: str, own: Translated | None) -> V
         verdict = replace(verdict, rows=_rows(kind, statement, found), grows=_grows(found))
     if kind == "VariableShowStmt" and statement["name"] in ("server_version", "server_version_num"):  # not PostgreSQL's own
         return replace(verdict, execution="SELECT current_setting('{name}') AS {name}".format(**statement), tag="SHOW")
+    if kind == "VacuumStmt":
+        return replace(verdict, execution=_analyze(statement, sql), tag="ANALYZE")
     if kind == "CallStmt":
         return replace(verdict, waits=strings(at(statement, "funccall.funcname"))[-1] == "wait_for_job")
     if own is not None:
         return replace(verdict, execution=own.execution, tag=own.tag)
     return replace(verdict, execution=_TYPES.with_modifiers(sql, found["ColumnDef"]) if kind in WITH_COLUMNS else None)
+
+
+def _analyze(statement: Node, sql: str) -> str:
+    """ANALYZE as a procedure does it, which lists a job for each table."""
+    relations = (at(named, "VacuumRelation.relation") or {} for named in statement.get("rels", ()))
+    names = ", ".join(quote_literal(qualified(relation)) for relation in relations)
+    return f"CALL sys._analyze({quote_literal(sql)}, ARRAY[{names}])"
 
 
 def _found(kind: str, statement: Node, sql: str, own: Translated | None) -> dict[str, list[Node]]:
