@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from dsql_local.cli.control import Control, ControlError, ask, running
 
@@ -74,8 +75,8 @@ def test_a_server_may_be_strict(runtime):
     """`--schema-conflicts any`: DDL strikes every other session, whatever it is about."""
     with served("--schema-conflicts", "any"):
         port = running()[0]
-        environment = ask(port, "libpq", user="admin")
-        with psycopg.connect(**environment, autocommit=True) as one, psycopg.connect(**environment, autocommit=True) as other:
+        address = make_conninfo(**ask(port, "libpq", user="admin"))
+        with psycopg.connect(address, autocommit=True) as one, psycopg.connect(address, autocommit=True) as other:
             one.execute("CREATE TABLE things (id int PRIMARY KEY)")
             with pytest.raises(psycopg.errors.SerializationFailure, match="OC001"):
                 other.execute("SELECT 1")

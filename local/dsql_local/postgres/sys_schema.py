@@ -156,7 +156,8 @@ CREATE PROCEDURE sys._analyze(statement text, tables text[]) LANGUAGE plpgsql AS
         EXECUTE statement;
         IF pg_catalog.current_setting('transaction_read_only') = 'off' THEN
             PERFORM sys._list(sys._new_id(), 'ANALYZE', 1259, c.oid, n.nspname || '.' || c.relname)
-                FROM pg_catalog.unnest(tables) AS named (name) JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(named.name)
+                FROM pg_catalog.unnest(tables) AS named (name)
+                JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(named.name)
                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
         END IF;
     END $$

@@ -3,7 +3,7 @@
 It knows the shape of the trees (a node is an object whose only key is its kind) and nothing of DSQL or of what a match means.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["Node", "at", "fits", "nodes", "strings"]
@@ -23,17 +23,25 @@ _KINDS = {
 }
 
 
-def nodes(tree: Any) -> Iterator[tuple[str, Node]]:
+def nodes(tree: Any) -> list[tuple[str, Node]]:
     """(kind, node) of everything in a tree, outermost first."""
+    found: list[tuple[str, Node]] = []
+    _visit(tree, found)
+    return found
+
+
+def _visit(tree: Any, found: list[tuple[str, Node]]) -> None:
     if isinstance(tree, list):
         for item in tree:
-            yield from nodes(item)
-    elif isinstance(tree, dict):
-        for name, member in tree.items():
-            if isinstance(member, dict) and (name[0].isupper() or name in _KINDS):
-                yield _KINDS.get(str(name), str(name)), member
-            if isinstance(member, dict | list):
-                yield from nodes(member)
+            _visit(item, found)
+        return
+    for name, member in tree.items() if isinstance(tree, dict) else ():
+        if isinstance(member, dict):
+            if name[0].isupper() or name in _KINDS:
+                found.append((_KINDS.get(name) or str(name), member))
+            _visit(member, found)
+        elif isinstance(member, list):
+            _visit(member, found)
 
 
 def at(node: Any, path: str) -> Any:

@@ -25,6 +25,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_DATA = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|SELECT)\b", re.IGNORECASE)
+_FOR = re.compile(r"\bFOR\b", re.IGNORECASE)
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 
 
@@ -79,6 +81,9 @@ def comments(sql: str) -> Iterator[tuple[str, int, int]]:
 @memoize_by_text
 def split(sql: str) -> tuple[str, ...]:
     """The statements of `sql`, without their `;` and without empty ones. `BEGIN ATOMIC … END` bodies stay whole."""
+    whole = sql.strip().removesuffix(";").rstrip()
+    if _DATA.match(sql) and not any(mark in whole for mark in (";", "--", "/*")):
+        return (whole,)
     found: list[str] = []
     start: int | None = None
     last, depth, words = 0, 0, list[str]()
@@ -145,7 +150,7 @@ def may_write(statement: str) -> bool:
 @memoize_by_text
 def locks_for_update(statement: str) -> bool:
     """Whether a statement locks rows with FOR UPDATE (or FOR NO KEY UPDATE)."""
-    words = list(_words(statement))
+    words = list(_words(statement)) if _FOR.search(statement) else []
     following = ({tuple(words[at + 1 : at + 2]), tuple(words[at + 1 : at + 4])} for at, w in enumerate(words) if w == "FOR")
     return any(("UPDATE",) in after or ("NO", "KEY", "UPDATE") in after for after in following)
 
@@ -153,7 +158,7 @@ def locks_for_update(statement: str) -> bool:
 @memoize_by_text
 def shares_keys(statement: str) -> bool:
     """Whether a statement locks rows with FOR KEY SHARE."""
-    words = list(_words(statement))
+    words = list(_words(statement)) if _FOR.search(statement) else []
     return any(words[at : at + 3] == ["FOR", "KEY", "SHARE"] for at in range(len(words)))
 
 

@@ -11,6 +11,7 @@ from enum import Enum
 
 import pgparse  # type: ignore[import-not-found]
 
+from .bulk_insert import condensed
 from .catalog_checks import CatalogCheck, lookups, qualified
 from .datatypes import DataTypes
 from .dialect import Translated, first_word, index_method, translate
@@ -25,6 +26,7 @@ from .unsupported import WITH_COLUMNS, Found, parameter, refusals
 __all__ = ["Class", "Verdict", "judge", "refused_at_startup"]
 
 LONGEST_PARSED = 1 << 18  # characters of SQL; what is longer is data to insert, and is taken for what its first word says
+LONGEST_WHOLE = 1 << 12  # of an INSERT that is read as it is
 LONGEST_BEGINNING = 1 << 10  # of such a one, in which the objects that it names stand
 _DATA = ("INSERT", "UPDATE", "DELETE", "WITH", "SELECT", "VALUES")
 _CLASSES: Mapping[str, str] = {node: kind for kind, names in RULES["accepted"].items() for node in names}
@@ -63,6 +65,15 @@ class Verdict:
 @memoize_by_text
 def judge(sql: str) -> Verdict:
     """The verdict on one statement."""
+    if len(sql) <= LONGEST_WHOLE or first_word(sql) != "INSERT":
+        return _judge(sql)
+    short, left_out = condensed(sql)
+    verdict = _judge(short)
+    return verdict if verdict.rows is None else replace(verdict, rows=verdict.rows + left_out)
+
+
+@memoize_by_text
+def _judge(sql: str) -> Verdict:
     word = first_word(sql)
     if len(sql) > LONGEST_PARSED and word in _DATA:
         names = frozenset(ObjectName(name) for name in identifiers(sql[:LONGEST_BEGINNING]))
