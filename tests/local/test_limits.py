@@ -32,7 +32,7 @@ def clock():
 
 @pytest.fixture(scope="module")
 def running(clock):
-    with LocalDsql(clock=clock, limits=Limits(rows=5, size=1000, message=5000)) as dsql:
+    with LocalDsql(clock=clock, limits=Limits(rows=5, size=1000, message=5000, flight=20_000)) as dsql:
         yield dsql
 
 
@@ -248,6 +248,28 @@ def test_a_message_that_is_too_long_ends_the_connection(client, messages):
     with pytest.raises(Exception, match="08P01 invalid message length") as failed:
         client.replies_or_error()
     assert vars(failed.value)["fields"]["S"] == "FATAL"
+
+
+def test_a_client_that_never_sends_a_sync_is_bounded(client):
+    """What it has sent is kept up to a limit: FATAL 54000."""
+    with pytest.raises(Exception, match="54000 more than 20000 bytes of messages before a Sync") as failed:
+        for _ in range(10):
+            client.send(parse("", "SELECT '" + "x" * 4000 + "'"))
+        client.replies_or_error()
+    assert vars(failed.value)["fields"]["S"] == "FATAL"
+
+
+def test_prepared_statements_are_bounded(client):
+    """Their texts are kept up to the same limit; a statement that is closed, or prepared anew, takes no room."""
+    text = "SELECT '" + "x" * 4000 + "'"
+    for number in range(10):
+        client.send(parse("same", text), SYNC, Message(b"C", b"Ssame\0"), parse(f"s{number}", "SELECT 1"), SYNC)
+        client.replies()
+        client.replies()
+    with pytest.raises(Exception, match="54000 more than 20000 bytes of prepared statements"):
+        for number in range(10):
+            client.send(parse(f"long{number}", text), SYNC)
+            client.replies_or_error()
 
 
 def test_a_connection_ends_after_its_hour(dsql, connect, sign, clock):

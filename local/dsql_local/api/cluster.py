@@ -27,9 +27,26 @@ from .admin_session import AdminSession, Row
 __all__ = ["Cluster", "listener"]
 
 
+BACKLOG = 512
+RETRY_SECONDS = 0.01
+
+
 def listener(host: str, port: int) -> socket.socket:
     """A socket that listens there; port 0 takes a free one. Raises OSError when the port is taken."""
-    made = socket.create_server((host, port), backlog=512)
+    made = socket.create_server((host, port), backlog=BACKLOG)
+    made.setblocking(False)  # noqa: FBT003 - its only parameter
+    return made
+
+
+def _bound(address: tuple[str, int]) -> socket.socket:
+    """A socket that holds this address and refuses who comes, until it listens."""
+    made = socket.socket()
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
     made.setblocking(False)  # noqa: FBT003 - its only parameter
     return made
 
@@ -58,6 +75,8 @@ class Cluster:
         self._schema_conflicts = schema_conflicts
         self._history = CatalogHistory()
         self._snapshots: Snapshots | None = None
+        self._reserved: socket.socket | None = None  # the address's, while the cluster is down
+        self._later: asyncio.TimerHandle | None = None
         self.frontend = Frontend(
             identity=identity,
             authority=authority,
@@ -75,11 +94,11 @@ class Cluster:
         self._jobs = JobRunner(self._server, self._lock_monitor, self._job_delay)
         self._admin = AdminSession(self._server, self._new_policy, self._lock_monitor)
         self._address: tuple[str, int] = listening.getsockname()
-        self._listen(listening)
+        self.frontend.listen(listening)
 
     async def close(self) -> None:
         """End every connection, then what is ours; returns when PostgreSQL has rolled back what was open."""
-        await self._stop_listening()
+        self._stop_listening()
         await self.frontend.close_connections("fin")
         await self._admin.leave()
         await self._jobs.close()
@@ -87,14 +106,29 @@ class Cluster:
             await self._snapshots.close()
         await self._lock_monitor.close()
 
-    def _listen(self, listening: socket.socket) -> None:
-        self._listening = listening
-        self._serving = asyncio.create_task(self.frontend.serve(listening))
+    def _stop_listening(self) -> None:
+        self.frontend.stop_listening()
+        if self._later is not None:
+            self._later.cancel()
+        if self._reserved is not None:
+            self._reserved.close()
+        self._later = self._reserved = None
 
-    async def _stop_listening(self) -> None:
-        self._serving.cancel()
-        await asyncio.gather(self._serving, return_exceptions=True)
-        self._listening.close()
+    def _listen_again(self, down: float) -> None:
+        """Hold the address for `down` seconds, then listen; nobody else gets it meanwhile. If somebody has it, try again."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._reserved = self._reserved or _bound(self._address)
+            if not down:
+                self._reserved.listen(BACKLOG)
+        except OSError:
+            self._later = loop.call_later(RETRY_SECONDS, self._listen_again, max(down - RETRY_SECONDS, 0.0))
+            return
+        if down:
+            self._later = loop.call_later(down, self._listen_again, 0.0)
+        else:
+            self.frontend.listen(self._reserved)
+            self._later = self._reserved = None
 
     def _new_policy(self, backend: Backend) -> StatementPolicy:
         return StatementPolicy(
@@ -125,16 +159,9 @@ class Cluster:
         PostgreSQL runs on: what was committed is there, what was open is rolled back, a COMMIT that had come is either.
         """
         self._log.add(Event(kind="fault", connection=0, reason=f"restart, {down:g} s"))
-        await self._stop_listening()
-        if down:
-            self._serving = asyncio.create_task(self._listen_later(down))
-        else:
-            self._listen(listener(*self._address))
+        self._stop_listening()
+        self._listen_again(down)
         await self.frontend.close_connections("rst")
-
-    async def _listen_later(self, down: float) -> None:
-        await asyncio.sleep(down)
-        self._listen(listener(*self._address))
 
     async def snapshot(self) -> str:
         """Keep what the database holds; its name."""

@@ -12,9 +12,12 @@ from typing import Literal
 
 from ..faults.plan import FlightSummary
 from ..protocol.messages import NAMES, SYNC, Message, joined, query, retold
+from ..rules.rulebook import LIMITS, StatementError, answer
 from ..rules.statements import Kind, kind_of, split
 
-__all__ = ["Flight", "Flights", "Unit"]
+__all__ = ["Flight", "Flights", "TooMuch", "Unit"]
+
+MESSAGE_BYTES = 100  # that a message or a name takes here beside its text
 
 
 def _outlives(message: Message) -> bool:
@@ -135,19 +138,31 @@ def _merged(run: list[Unit]) -> Iterator[Unit]:
         yield Unit(tuple(message for part in run for message in part.messages), statements, tuple(run))
 
 
+class TooMuch(Exception):
+    """A client has sent more than is kept of it; `error` says what."""
+
+    def __init__(self, error: StatementError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 class Flights:
     """Gathers one connection's messages into flights, and knows which SQL a prepared name stands for."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = LIMITS["flight"]) -> None:
         self._gathered: list[Message] = []
         self._parts: list[Unit] = []
         self._statements: dict[str, str] = {}
         self._portals: dict[str, str] = {}
+        self._longest = longest
+        self._gathered_bytes = 0
+        self._named_bytes = 0
 
     def feed(self, message: Message, *, more: bool = False) -> Flight | None:
         """Take one message of the client; the flight that it completes, if it does.
 
-        `more` says that the client has sent further messages with it: then a Flush is not what it waits for.
+        `more` says that the client has sent further messages with it: then a Flush is not what it waits for. Raises
+        `TooMuch` for more than is kept of one client.
         """
         if message.kind in (b"Q", b"F"):
             return self._close("query", self._query(message))
@@ -158,12 +173,19 @@ class Flights:
         if message.kind in (b"d", b"c", b"f"):
             return None  # data of a COPY that has already failed: PostgreSQL ignores it, too
         self._gathered.append(message)
+        self._gathered_bytes += len(message.body) + MESSAGE_BYTES
+        if self._gathered_bytes > self._longest:
+            raise TooMuch(answer("flight", self._longest))
         if message.kind == b"P":
             name, sql = message.texts(2)
-            self._statements[name] = sql
+            self._name(self._statements, name, sql, len(sql))
         elif message.kind == b"B":
             portal, name = message.texts(2)
-            self._portals[portal] = self._statements.get(name, "")
+            self._name(self._portals, portal, self._statements.get(name, ""), 0)
+        elif message.kind == b"C":
+            self._forget(
+                self._statements if message.body[:1] == b"S" else self._portals, message.body[1:-1].decode("utf-8", "replace")
+            )
         elif message.kind == b"E":
             (portal,) = message.texts(1)
             self._parts.append(Unit(tuple(self._gathered), (self._portals.get(portal, ""),)))
@@ -176,8 +198,21 @@ class Flights:
         elif self._gathered:
             self._parts.append(Unit(tuple(self._gathered), ()))
         flight = Flight((*self._parts, *more), ending)
-        self._gathered, self._parts = [], []
+        self._gathered, self._parts, self._gathered_bytes = [], [], 0
         return flight
+
+    def _name(self, names: dict[str, str], name: str, sql: str, size: int) -> None:
+        """Remember which SQL a name stands for; `size` is what it takes beside the name."""
+        self._forget(names, name)
+        names[name] = sql
+        self._named_bytes += len(name) + size + MESSAGE_BYTES
+        if self._named_bytes > self._longest:
+            raise TooMuch(answer("prepared", self._longest))
+
+    def _forget(self, names: dict[str, str], name: str) -> None:
+        sql = names.pop(name, None)
+        if sql is not None:
+            self._named_bytes -= len(name) + (len(sql) if names is self._statements else 0) + MESSAGE_BYTES
 
     def _query(self, message: Message) -> Iterator[Unit]:
         if message.kind == b"F":

@@ -14,7 +14,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from ..engine.flights import Flight, Flights
+from ..engine.flights import Flight, Flights, TooMuch
 from ..engine.session import Session
 from ..events import Event, EventLog, RecordEvent
 from ..faults.commands import FaultCommand, InvalidFaultCommand
@@ -58,6 +58,7 @@ __all__ = ["Frontend"]
 
 OPENING_SECONDS = 30.0
 LOOKING_SECONDS = 0.05
+PAUSE_SECONDS = 0.05  # after an accept() that failed
 _MAPPED = "SELECT 1 FROM sys.iam_pg_role_mappings WHERE pg_role_name = {user} AND arn = {arn}"
 _VERSION = Message(b"S", f"server_version\0{SHOWN['server_version']}\0".encode())
 _SETTING = re.compile(r"(?:-c\s*|--)([\w.-]+)=")
@@ -97,6 +98,7 @@ class Frontend:
         self.limiter = ConnectionLimiter(limits, identity.clock)
         self.run_command = run_command
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
+        self._listener: socket.socket | None = None
         self.accepted = 0
 
     @property
@@ -104,21 +106,42 @@ class Frontend:
         """How many there are now, those that open or end included."""
         return len(self._tasks)
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Accept until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, _ = await loop.sock_accept(listener)
-            except OSError:  # out of file descriptors, say: the next one may do
-                await asyncio.sleep(0.05)
-                continue
+    def listen(self, listener: socket.socket) -> None:
+        """Accept who comes to this socket, which does not block, until `stop_listening`."""
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._accept)
+
+    def stop_listening(self) -> None:
+        """Accept nobody more, and close the socket."""
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self) -> None:
+        listener, loop = self._listener, asyncio.get_running_loop()
+        if listener is None:
+            return
+        try:
+            accepted, _ = listener.accept()
+        except (BlockingIOError, ConnectionError):  # it has gone already
+            return
+        except OSError:  # out of file descriptors, say: try again soon, and do not spin until then
+            loop.remove_reader(listener)
+            loop.call_later(PAUSE_SECONDS, self._resume, listener)
+            return
+        accepted.setblocking(False)  # noqa: FBT003 - its only parameter
+        with contextlib.suppress(OSError):
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.accepted += 1
-            connection = Connection(self, Transport(accepted, longest=self.limits.message), self.accepted)
-            task = loop.create_task(connection.serve())
-            self._tasks[connection] = task
-            task.add_done_callback(functools.partial(self._forget, connection))
+        self.accepted += 1
+        connection = Connection(self, Transport(accepted, longest=self.limits.message), self.accepted)
+        task = loop.create_task(connection.serve())
+        self._tasks[connection] = task
+        task.add_done_callback(functools.partial(self._forget, connection))
+
+    def _resume(self, listener: socket.socket) -> None:
+        if self._listener is listener:
+            asyncio.get_running_loop().add_reader(listener, self._accept)
 
     def _forget(self, connection: "Connection", _: "asyncio.Task[None]") -> None:
         self._tasks.pop(connection, None)
@@ -140,7 +163,7 @@ class Connection:
         self._frontend = frontend
         self._transport = transport
         self._number = number
-        self._flights = Flights()
+        self._flights = Flights(frontend.limits.flight)
         self._injector = FaultInjector(frontend.faults, frontend.run_command, self._record)
         self._session: Session | None = None
         self._ended_by = "client"
@@ -160,6 +183,8 @@ class Connection:
             self._refuse(refused.refusal)
         except TooLong:
             self._refuse(ConnectionRefusal(*astuple(answer("message"))))
+        except TooMuch as much:
+            self._refuse(ConnectionRefusal(*astuple(much.error)))
         except ConnectionCut as struck:
             await self._cut_off(struck)
         except InvalidFaultCommand as bad:
@@ -255,6 +280,8 @@ class Connection:
             raise ConnectionRefused(no_such_role(user))
         try:
             backend = await Backend.connect(self._frontend.server, parameters)
+        except OSError:  # more at once than PostgreSQL's socket takes
+            raise ConnectionRefused(REFUSALS["connections"]) from None
         except StartupRefused as refused:
             fields = error_fields(refused.answer)
             if fields.get("C") == "53300":  # PostgreSQL's own limit is lower

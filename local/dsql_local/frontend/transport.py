@@ -58,24 +58,33 @@ class Transport:
         self._inbox: deque[Message] = deque()
         self._outbox = bytearray()
         self._open = True
+        self._is_handshaking = False  # the socket is asyncio's, which closes it if that is cancelled
 
     # --- Before TLS: raw bytes, none read beyond what was asked for ---
 
     async def negotiate(self, authority: CertificateAuthority) -> tuple[Negotiation, str | None] | None:
-        """Do the TLS handshake: how it was asked for, and the server name. None for a cancel request without TLS."""
+        """Do the TLS handshake: how it was asked for, and the server name. None for a cancel request without TLS.
+
+        Raises `Disconnected`, `Plaintext` and `HandshakeFailed`.
+        """
         negotiation: Negotiation = "direct"
-        if await self._peek() != _TLS_RECORD:
-            negotiation = "ssl_request"
-            if not await self._wait_for_ssl_request():
-                return None
+        try:
+            if await self._peek() != _TLS_RECORD:
+                negotiation = "ssl_request"
+                if not await self._wait_for_ssl_request():
+                    return None
+        except ConnectionError as gone:
+            raise Disconnected from gone
         loop = asyncio.get_running_loop()
         protocol = asyncio.StreamReaderProtocol(self._reader)
+        self._is_handshaking = True
         try:
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, self._socket, ssl=authority.context, ssl_handshake_timeout=30.0
             )
-        except (ssl.SSLError, ConnectionError) as failed:
+        except (ssl.SSLError, OSError) as failed:
             raise HandshakeFailed(str(failed)) from failed
+        self._is_handshaking = False
         self._writer = asyncio.StreamWriter(transport, protocol, self._reader, loop)
         spoken = transport.get_extra_info("ssl_object")
         if negotiation == "direct" and spoken.selected_alpn_protocol() != "postgresql":
@@ -179,7 +188,7 @@ class Transport:
     async def wait_for_end(self) -> None:
         """Hear nothing more of the client until it has gone."""
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
+        with contextlib.suppress(OSError):
             while await (loop.sock_recv(self._socket, CHUNK) if self._writer is None else self._reader.read(CHUNK)):
                 pass
 
@@ -208,14 +217,18 @@ class Transport:
         self._writer.transport.abort()
 
     def cut(self, how: Disconnection) -> None:
-        """End it without a word of TLS: the client sees a reset, or a bare end of the stream."""
+        """End it without a word of TLS: the client sees a reset, or a bare end of the stream.
+
+        Whoever cuts it during the handshake cancels `negotiate`, too.
+        """
         if not self._open:
             return
         self._open = False
         raw = self._socket if self._writer is None else self._writer.get_extra_info("socket")
         if how == "rst":
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        if self._writer is None:
-            raw.close()
-        else:
+            with contextlib.suppress(OSError):  # it is closed already
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        if self._writer is not None:
             self._writer.transport.abort()
+        elif not self._is_handshaking:
+            raw.close()

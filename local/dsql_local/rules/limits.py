@@ -19,6 +19,7 @@ class Limits:
     connection_rate: float = LIMITS["connection_rate"]  # new ones a second: FATAL 53400
     connection_burst: int = LIMITS["connection_burst"]  # new ones at once, after a pause
     message: int = LIMITS["message"]  # of one message of a client: FATAL 08P01
+    flight: int = LIMITS["flight"]  # of a client's messages before its Sync, and of its prepared statements: FATAL 54000
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
