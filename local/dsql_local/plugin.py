@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 Schema = str | Path | Iterable[str | Path] | None
+# What moto sets while it mocks AWS, and what its documentation sets before: a function's test may have them in the environment.
+_MOTO_CREDENTIALS = {"testing": "testing", "FOOBARKEY": "FOOBARSECRET"}
 _OTHERS = ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "DSQL_URL", "CLUSTER_ENDPOINT")
 
 
@@ -61,9 +63,11 @@ def dsql_schema(pytestconfig: pytest.Config) -> Schema:
 @pytest.fixture(scope="session")
 def dsql_server() -> Iterator[LocalDsql]:
     """One local DSQL a session; each worker of pytest-xdist has a session, and so one of its own."""
-    from .api.local_dsql import LocalDsql  # noqa: PLC0415 - see above
+    from .api.local_dsql import DEFAULT_CREDENTIALS, LocalDsql  # noqa: PLC0415 - see above
+    from .frontend.iam import DEFAULT_PRINCIPAL  # noqa: PLC0415 - see above
 
-    with LocalDsql() as server:
+    principals = dict.fromkeys(_MOTO_CREDENTIALS, DEFAULT_PRINCIPAL)
+    with LocalDsql(credentials={**DEFAULT_CREDENTIALS, **_MOTO_CREDENTIALS}, principals=principals) as server:
         yield server
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 from . import access_token
 
-__all__ = ["ACCOUNT", "ClusterIdentity"]
+__all__ = ["ACCOUNT", "DEFAULT_PRINCIPAL", "ClusterIdentity"]
 
 ACCOUNT = "123456789012"
+DEFAULT_PRINCIPAL = f"arn:aws:iam::{ACCOUNT}:role/local"
 
 
 @dataclass(slots=True)
@@ -37,7 +38,8 @@ class ClusterIdentity:
 
     def principal(self, key: str) -> str:
         """The ARN of the IAM role or user that an access key belongs to."""
-        return self.principals.get(key) or f"arn:aws:iam::{ACCOUNT}:role/{'local' if key == 'defaultkey' else key}"
+        other = DEFAULT_PRINCIPAL if key == "defaultkey" else f"arn:aws:iam::{ACCOUNT}:role/{key}"
+        return self.principals.get(key) or other
 
     def check(self, text: str, user: str) -> str:
         """The ARN of whoever signed this token. Raises `access_token.Refused` unless it lets `user` in now."""

@@ -15,7 +15,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,18 @@ FOLDERS = (
     "/opt/homebrew/opt/postgresql@*/bin",
     "/usr/local/opt/postgresql@*/bin",
 )
+# What the package's programs need of the machine: the beginning of a library's name, its packages in Debian and in Red Hat.
+LIBRARIES: Mapping[str, tuple[str, str]] = {
+    "libxml2.": ("libxml2", "libxml2"),
+    "libicu": ("libicu{}", "libicu"),
+    "libgssapi_krb5.": ("libgssapi-krb5-2", "krb5-libs"),
+    "libkrb5.": ("libkrb5-3", "krb5-libs"),
+    "libssl.": ("libssl{}", "openssl-libs"),
+    "libcrypto.": ("libssl{}", "openssl-libs"),
+    "libzstd.": ("libzstd1", "libzstd"),
+    "liblz4.": ("liblz4-1", "lz4-libs"),
+    "libz.": ("zlib1g", "zlib"),
+}
 _VERSION = re.compile(r"\(PostgreSQL\) ((\d+)\S*)")
 
 
@@ -116,11 +128,29 @@ def _check(folder: Path) -> tuple[int, str]:
     except OSError as failed:
         raise PostgresError(f"{folder}/postgres does not run: {failed}.") from failed
     version = _VERSION.search(done.stdout)
-    if done.returncode or version is None:  # the loader names the library that is missing
+    if done.returncode or version is None:
+        missing = _missing_libraries(folder / "postgres")
+        if missing:
+            raise PostgresError(f"{folder}/postgres does not run without {', '.join(missing)}{_how_to_install(missing)}.")
         raise PostgresError(f"{folder}/postgres does not run: {(done.stderr or done.stdout).strip()}.")
     if int(version[2]) < OLDEST:
         raise PostgresError(f"{folder} has PostgreSQL {version[1]}, which is older than {OLDEST}.")
     return int(version[2]), version[1]
+
+
+def _missing_libraries(program: Path) -> list[str]:
+    """All the shared libraries that a program lacks; the loader's own complaint names the first one alone."""
+    environment = {**os.environ, "LD_TRACE_LOADED_OBJECTS": "1"}  # glibc's loader lists what it finds, and runs nothing
+    traced = subprocess.run([str(program)], env=environment, capture_output=True, text=True, check=False)
+    return sorted(set(re.findall(r"^\s*(\S+) => not found", traced.stdout, re.MULTILINE)))
+
+
+def _how_to_install(libraries: Sequence[str]) -> str:
+    known = [(each, packages) for each in libraries for name, packages in LIBRARIES.items() if each.startswith(name)]
+    debian, red_hat = ({packages[which].format(re.sub(r".*\.so\.?", "", each)) for each, packages in known} for which in (0, 1))
+    if not known:
+        return ""
+    return f" (apt-get install {' '.join(sorted(debian))}, or dnf install {' '.join(sorted(red_hat))})"
 
 
 def remove_strays(cache: Path) -> None:
