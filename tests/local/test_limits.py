@@ -1,5 +1,7 @@
 """The limits, each reached by lowering it: its SQLSTATE, its text and its place."""
 
+import struct
+
 import pytest
 
 from dsql_local import Limits, LocalDsql
@@ -339,3 +341,83 @@ def test_the_defaults_are_the_clusters():
     )
     with pytest.raises(ValueError, match="rows must be more than 0"):
         Limits(rows=0)
+
+
+# --- Keys ---
+
+
+@pytest.fixture(scope="module")
+def keys_running():
+    with LocalDsql(limits=Limits(size=10_000)) as dsql:
+        dsql.execute(
+            "CREATE TABLE words (word text PRIMARY KEY, other text, n int); CREATE INDEX ASYNC ON words (other);"
+            "CREATE TABLE pairs (a varchar(900), b varchar(900), PRIMARY KEY (a, b));"
+            "CREATE TABLE numbers (id int PRIMARY KEY, word text)"
+        )
+        yield dsql
+
+
+LONG_KEY = "54000 key size too large"
+
+
+@pytest.mark.parametrize(
+    ("sql", "error"),
+    [
+        ("INSERT INTO words (word) VALUES ('{}')", LONG_KEY),
+        ("INSERT INTO words (word) VALUES (repeat('x', 1025))", LONG_KEY),
+        ("INSERT INTO words VALUES ('a', '{}')", LONG_KEY),
+        ("INSERT INTO pairs VALUES ('{0:.500}', '{0:.525}')", LONG_KEY),
+        ("INSERT INTO pairs VALUES ('{0:.500}', '{0:.524}')", None),
+        ("INSERT INTO words (word) VALUES ('{0:.1024}')", None),
+        ("INSERT INTO numbers VALUES (1, '{}')", None),
+    ],
+)
+@pytest.mark.parametrize("explicit", [False, True], ids=["outside of a transaction", "inside"])
+def test_a_key_is_bounded(keys_running, connect, sql, error, explicit):
+    """1 KiB of values, of a primary key and of an index, at the statement; nothing of it stays."""
+    client = connect(to=keys_running, trust=keys_running.ca_pem)
+    client.run("BEGIN" if explicit else "SELECT 1")
+    sql = sql.format("k" * 1025)
+    assert (client.error(sql) if error else client.run(sql)) == (error or [])
+    assert client.status == ((b"E" if error else b"T") if explicit else b"I")
+    client.run("ROLLBACK")
+    keys_running.execute("DELETE FROM words; DELETE FROM pairs; DELETE FROM numbers")
+
+
+def test_a_key_in_a_parameter_and_in_copy_is_bounded(keys_running, connect):
+    """However its value comes."""
+    client = connect(to=keys_running, trust=keys_running.ca_pem)
+    value = b"k" * 1025
+    given = Message(b"B", b"\0\0" + b"\0\0" + b"\0\1" + struct.pack("!i", len(value)) + value + b"\0\0")
+    client.send(parse("", "INSERT INTO words (word) VALUES ($1)"), given, execute(""), SYNC)
+    assert client.outcomes() == ["54000"]
+    client.send(query("COPY words (word) FROM STDIN"))
+    assert client.receive().kind == b"G"
+    client.send(Message(b"d", value + b"\n"), Message(b"c"))
+    assert client.outcomes() == ["54000"]
+    assert keys_running.execute("SELECT count(*) FROM words") == [["0"]]
+
+
+def test_postgresqls_own_limit_of_a_key_has_the_same_words(keys_running, connect):
+    """It comes first where a key is very long and cannot be compressed."""
+    client = connect(to=keys_running, trust=keys_running.ca_pem)
+    noise = "(SELECT string_agg(gen_random_uuid()::text, '') FROM generate_series(1, 200))"
+    assert client.error(f"INSERT INTO words (word) SELECT {noise}") == LONG_KEY
+
+
+def test_locked_keys_count_as_written(keys_running, connect):
+    """FOR UPDATE: the keys of the rows that it locks, at COMMIT; each row once, whatever else it holds."""
+    for first in (1, 31, 61):
+        many = f"generate_series({first}, {first + 29})"
+        keys_running.execute(f"INSERT INTO words SELECT repeat('k', 95) || g, repeat('o', 200), 0 FROM {many} g")
+    client = connect(to=keys_running, trust=keys_running.ca_pem)
+    for locks in (1, 2):
+        client.run("BEGIN")
+        for _ in range(locks):
+            client.run("SELECT word FROM words FOR UPDATE")
+        client.run("COMMIT")
+    keys_running.execute("INSERT INTO words SELECT repeat('l', 95) || g, NULL, 0 FROM generate_series(1, 90) g")
+    client.run("BEGIN")
+    client.run("SELECT word FROM words FOR UPDATE")
+    assert client.error("COMMIT") == SIZE
+    keys_running.execute("DELETE FROM words")

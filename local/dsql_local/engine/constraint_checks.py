@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..postgres.backend import Backend, CommandFailed
 from ..rules.quoting import quote_identifier, quote_literal
 from ..rules.statements import assigned, identifiers
-from .shadow_tables import OWN_LOCKS, USER_TABLE, Table
+from .shadow_tables import OWN_LOCKS, OWN_ROW, USER_TABLE, Table
 
 __all__ = ["ConstraintChecks", "KeyRemovals"]
 
@@ -22,6 +22,9 @@ _REMOVES = re.compile(r"\b(?:DELETE|MERGE)\b", re.IGNORECASE)  # such a word in 
 _BRINGS = re.compile(r"\b(?:INSERT|COPY|MERGE)\b", re.IGNORECASE)
 _WRITES_IN_WITH = re.compile(r"\bWITH\b.*\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE | re.DOTALL)
 _ASSIGNS = re.compile(r"\bSET\b", re.IGNORECASE)
+
+
+_KEY_TYPES = "JOIN pg_attribute a ON a.attrelid = i.indexrelid AND a.attnum <= i.indnkeyatts JOIN pg_type t ON t.oid = a.atttypid"
 
 
 class KeyRemovals:
@@ -45,11 +48,12 @@ class KeyRemovals:
 
 @dataclass(frozen=True, slots=True)
 class Constraints:
-    """What a version of the catalog says: columns of unique indexes, and tables to which a foreign key with an action refers."""
+    """What a version of the catalog says of keys: columns of unique ones, tables to which a foreign key with an action refers."""
 
     version: int
     columns: frozenset[str]
     acting: frozenset[str]
+    have_strings: bool  # in a key of any index
 
 
 class ConstraintChecks:
@@ -95,11 +99,35 @@ class ConstraintChecks:
                 "AND (a.attnum = ANY (i.indkey) OR (0 = ANY (i.indkey) AND a.attnum > 0)) "
                 "WHERE i.indisunique AND i.indrelid >= 16384 "  # PostgreSQL's own tables are below
                 "UNION SELECT 'acting', f.relname FROM pg_constraint k JOIN pg_class f ON f.oid = k.confrelid "
-                "WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))"
+                "WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd')) "
+                f"UNION SELECT 'string', '' WHERE EXISTS (SELECT FROM pg_index i {_KEY_TYPES} "
+                "WHERE i.indrelid >= 16384 AND t.typcategory = 'S')"
             )
             columns, acting = ({name for kind, name in rows if kind == what and name} for what in ("column", "acting"))
-            self._constraints = Constraints(self._version(), frozenset(columns), frozenset(acting))
+            have_strings = ["string", ""] in rows
+            self._constraints = Constraints(self._version(), frozenset(columns), frozenset(acting), have_strings)
         return self._constraints
+
+    async def have_strings(self) -> bool:
+        """Whether a key of any table has a string in it, which may be long."""
+        return (await self._look_up()).have_strings
+
+    async def are_longer_than(self, length: int) -> bool:
+        """Whether a row that the transaction has written has a key with more bytes than this."""
+        key = "coalesce(octet_length((%s)::text), 0)"
+        condition = "coalesce(' AND (' || pg_get_expr(i.indpred, i.indrelid) || ')', '')"
+        size = (
+            f"string_agg(CASE WHEN t.typlen > 0 THEN t.typlen::text ELSE format({quote_literal(key)}, "
+            "pg_get_indexdef(i.indexrelid, a.attnum, false)) END, ' + ')"
+        )
+        long = f"SELECT 1 FROM ONLY %I.%I WHERE {OWN_ROW} AND %s > {length}%s"
+        queries = await self._backend.run(
+            f"SELECT format({quote_literal(long)}, nspname, relname, {size}, {condition}) "
+            f"FROM {OWN_LOCKS} JOIN pg_index i ON i.indrelid = c.oid {_KEY_TYPES} "
+            f"WHERE l.pid = pg_backend_pid() AND l.mode = 'RowExclusiveLock' AND {USER_TABLE} "
+            "GROUP BY nspname, relname, i.indexrelid, i.indrelid, i.indpred HAVING bool_or(t.typcategory = 'S')"
+        )
+        return bool(queries) and await self._finds(" UNION ALL ".join(f"({sql} LIMIT 1)" for (sql,) in queries))
 
     async def are_doubled(self) -> bool:
         """Whether a row that the transaction has written has the unique key of another one that it sees."""

@@ -6,12 +6,13 @@ statements (PostgreSQL's implicit transaction), and every BEGIN, COMMIT and ROLL
 elsewhere.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..faults.plan import FlightSummary
-from ..protocol.messages import NAMES, SYNC, Message, joined, query, retold
+from ..protocol.messages import NAMES, SYNC, Message, joined, parameter_sizes, query, retold
 from ..rules.rulebook import LIMITS, StatementError, answer
 from ..rules.statements import Kind, kind_of, split
 
@@ -54,6 +55,15 @@ class Unit:
     def sent(self) -> int:
         """How many bytes the client sent with it."""
         return sum(len(message.body) for message in self.messages)
+
+    def has_value_longer_than(self, length: int) -> bool:
+        """Whether a parameter or a string in its SQL has more bytes than this, or may have."""
+        if self.sent <= length:
+            return False
+        long_string = re.compile(rf"'[^']{{{length},}}|\$[^\W\d]?\w*\$")
+        if any(long_string.search(statement) for statement in self.statements):
+            return True
+        return any(size > length for message in self.messages if message.kind == b"B" for size in parameter_sizes(message))
 
     def told(self, instead: Callable[[str], str]) -> "Unit":
         """The same with every SQL text replaced; `statements` stay as the client wrote them."""

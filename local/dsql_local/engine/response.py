@@ -4,12 +4,13 @@ It also carries the data of COPY FROM STDIN the other way, and puts PostgreSQL's
 not decide what to do about an error; `session` and `transaction` do.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..postgres.backend import Backend
 from ..protocol.client import Client
 from ..protocol.messages import SYNC, Message, Run, error_fields, joined
-from ..rules.error_responses import conflict
+from ..rules.error_responses import LONG_KEY, conflict
 from .flights import Unit
 
 __all__ = ["Response", "in_own_words", "relay_response"]
@@ -29,7 +30,14 @@ def _is_conflict(message: Message) -> bool:
 
 def in_own_words(message: Message) -> Message:
     """An answer as DSQL gives it."""
-    return conflict("OC000") if _is_conflict(message) else message
+    if _is_conflict(message):
+        return conflict("OC000")
+    return LONG_KEY if message.kind == b"E" and _is_long_key(error_fields(message)) else message
+
+
+def _is_long_key(fields: Mapping[str, str]) -> bool:
+    """PostgreSQL's own limit, which is higher."""
+    return fields.get("C") == "54000" and fields.get("M", "").startswith("index row ")
 
 
 @dataclass(slots=True)

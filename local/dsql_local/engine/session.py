@@ -109,7 +109,7 @@ class Session:
             if flushed and unit.has_portal:
                 await self._backend.run("BEGIN")
                 self._until_sync = True
-            elif self._policy.needs_transaction(unit):
+            elif self._policy.needs_transaction(unit) or await self._may_have_long_keys(unit):
                 return await self._in_own_transaction(unit, client)
         refused = await self._policy.before(unit)
         if refused is not None:
@@ -167,13 +167,17 @@ class Session:
         """Execute a unit in the open transaction; a limit that it crosses makes it fail."""
         if not self._policy.counts(unit):
             succeeded = await self._transaction.execute(unit, client)
+            self._policy.lock(self._transaction.locked_bytes)
             refused = self._policy.after(unit, 0, 0) if succeeded else None
             return succeeded if refused is None else await self._refuse(refused, client)
         further = await self._constraint_checks.reach_further(unit.statements)
         kept = ResponseBuffer(client, self._policy.tags(unit))
         succeeded = await self._transaction.execute(unit, kept, further=further)
+        self._policy.lock(self._transaction.locked_bytes)
         rows = kept.rows if self._transaction.modified is None else self._transaction.modified
         refused = self._policy.after(unit, rows, kept.received, further=further) if succeeded else None
+        if succeeded and refused is None and await self._may_have_long_keys(unit, kept.received):
+            refused = await self._policy.keys_are_too_long(self._constraint_checks)
         if refused is not None:
             return await self._refuse(refused, client)
         kept.give()
@@ -195,6 +199,8 @@ class Session:
             failed = not await self._pass_on(self._policy.translated(part), kept, begin=self._backend.status == b"I")
             rows = await modified_rows(self._backend) - so_far if further and not failed else kept.rows
             refused = None if failed else self._policy.after(part, rows, kept.received, further=further)
+            if not failed and refused is None and await self._may_have_long_keys(part, kept.received):
+                refused = await self._policy.keys_are_too_long(self._constraint_checks)
             if refused is not None:
                 break
             answered.append(kept)
@@ -257,6 +263,9 @@ class Session:
                 kept.give()
         elif self._backend.status == b"E":
             await self._end("ROLLBACK")
+
+    async def _may_have_long_keys(self, unit: Unit, received: int = 0) -> bool:
+        return self._policy.may_have_long_keys(unit, received) and await self._constraint_checks.have_strings()
 
     async def _removes_keys(self, unit: Unit) -> bool:
         """Whether a unit outside a transaction may take a unique key away from another session's transaction."""

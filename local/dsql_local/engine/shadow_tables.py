@@ -13,6 +13,7 @@ from ..rules.quoting import quote_identifier, quote_literal
 
 __all__ = [
     "OWN_LOCKS",
+    "OWN_ROW",
     "USER_TABLE",
     "Table",
     "dump",
@@ -35,6 +36,8 @@ class Table:
 
 
 OWN_LOCKS = "pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
+# A row is the transaction's own if its transaction id is not below it: rows of younger ones are not in its snapshot.
+OWN_ROW = "xmin::text::bigint >= (pg_current_xact_id()::text::bigint & 4294967295)"
 USER_TABLE = "c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')"
 
 
@@ -106,10 +109,18 @@ async def _identity_columns(backend: Backend, table: Table) -> list[str]:
     return [name for (name,) in rows if name is not None]
 
 
-async def touch_locked_rows(backend: Backend) -> None:
-    """Write the rows that the transaction has locked with FOR UPDATE, unchanged: DSQL counts locking as writing."""
+async def touch_locked_rows(backend: Backend) -> int:
+    """Write the rows that the transaction has locked with FOR UPDATE, unchanged: DSQL counts locking as writing.
+
+    Gives the bytes of their primary keys; those of rows that the transaction has written before were counted then.
+    """
+    size = "string_agg(format('coalesce(octet_length(%I::text), 0)', k.attname), ' + ')"
+    keys = (
+        f"SELECT {size} FROM pg_index i JOIN pg_attribute k ON k.attrelid = i.indrelid AND k.attnum = ANY (i.indkey) "
+        "WHERE i.indrelid = c.oid AND i.indisprimary AND has_column_privilege(c.oid, k.attnum, 'SELECT')"
+    )
     columns = await backend.run(
-        f"SELECT n.nspname, c.relname, a.attname FROM {OWN_LOCKS} JOIN LATERAL (SELECT attname FROM pg_attribute "
+        f"SELECT n.nspname, c.relname, a.attname, ({keys}) FROM {OWN_LOCKS} JOIN LATERAL (SELECT attname FROM pg_attribute "
         "WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity = '' "
         "AND has_column_privilege(c.oid, attnum, 'UPDATE') ORDER BY attnum DESC LIMIT 1) a ON true "
         f"WHERE l.pid = pg_backend_pid() AND l.mode = 'RowShareLock' AND {USER_TABLE}"
@@ -118,7 +129,13 @@ async def touch_locked_rows(backend: Backend) -> None:
         "SELECT transactionid FROM pg_locks WHERE locktype = 'transactionid' AND pid = pg_backend_pid() "
         "AND mode = 'ExclusiveLock' AND granted"
     )
-    for schema, name, column in columns:
+    total = 0
+    for schema, name, column, key in columns:
         if schema is not None and name is not None and column is not None:
             table, same = Table(schema, name), quote_identifier(column)
+            ((bytes_of_keys,),) = await backend.run(
+                f"SELECT coalesce(sum({key or 0}), 0) FROM ONLY {table} WHERE xmax IN ({mine}) AND NOT {OWN_ROW}"
+            )
+            total += int(bytes_of_keys or 0)
             await backend.run(f"UPDATE {table} SET {same} = {same} WHERE xmax IN ({mine})")
+    return total

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from ..postgres.backend import Backend, CommandFailed
 from ..protocol.messages import Message, error
 from ..rules.dialect import NEW_JOB, with_new_job
-from ..rules.error_responses import conflict
+from ..rules.error_responses import LONG_KEY, conflict
 from ..rules.limits import Limits
 from ..rules.objects import ObjectName
 from ..rules.rulebook import StatementError
 from ..rules.verdict import Class, Verdict, judge
 from .catalog_changes import changed_objects, search_path
+from .constraint_checks import ConstraintChecks
 from .flights import Unit
 from .jobs import JobRunner
 from .schema_conflicts import CatalogHistory, CatalogView, Change, SchemaConflicts
@@ -24,6 +25,7 @@ from .write_stats import written_bytes
 
 __all__ = ["StatementPolicy"]
 
+KEY_COLUMNS = 8  # at most
 _USES_CATALOG = (Class.READ, Class.DML, Class.DDL, Class.UNKNOWN)
 
 
@@ -145,6 +147,22 @@ class StatementPolicy:
     def counts(self, unit: Unit) -> bool:
         """Whether its answer must be read before the client gets it."""
         return any(verdict.kind is Class.DML or verdict.tag is not None for verdict in self._verdicts(unit))
+
+    def lock(self, size: int) -> None:
+        """The transaction has locked keys of so many bytes."""
+        self._transaction_limits.lock(size)
+
+    def may_have_long_keys(self, unit: Unit, received: int = 0) -> bool:
+        """Whether a unit brings or makes a value that is too long for a key, or `received` bytes of COPY may have one."""
+        writing = [verdict for verdict in self._verdicts(unit) if verdict.kind is Class.DML]
+        if not writing:
+            return False
+        least = self._limits.key // KEY_COLUMNS  # the longest of so many values, together too long, has more bytes than this
+        return received > least or any(verdict.grows for verdict in writing) or unit.has_value_longer_than(least)
+
+    async def keys_are_too_long(self, checks: ConstraintChecks) -> Message | None:
+        """The error for a key that the transaction has written and that is too long."""
+        return LONG_KEY if await checks.are_longer_than(self._limits.key) else None
 
     def after(self, unit: Unit, rows: int, received: int, *, further: bool = False) -> Message | None:
         """The error with which a unit is answered although it was executed; `further` if it reached beyond its command tag."""

@@ -72,12 +72,13 @@ class Transaction:
         self._shares_keys = False
         self._met: list[Transaction] = []
         self._won = False
+        self.locked_bytes = 0  # of the keys that the last unit has locked
         self.modified: int | None = None  # rows, by the last unit that reached further than its command tag says
         self.standing = Standing.OPEN
 
     async def execute(self, unit: Unit, client: Client, *, further: bool = False) -> bool:
         """Execute one unit and give its reply to the client; whether it succeeded. With `further` its rows are counted."""
-        self.modified = None
+        self.modified, self.locked_bytes = None, 0
         if self.standing is Standing.SUSPENDED:
             await self._resume()
         if self.standing is Standing.LOST:
@@ -158,14 +159,16 @@ class Transaction:
         if counting and reply.error is None:
             self.modified = await modified_rows(self._backend) - so_far
         if writes and reply.error is None and any(locks_for_update(statement) for statement in unit.statements):
-            await self._count_as_written()
+            locked = await self._count_as_written()
+            self.locked_bytes = 0 if again else locked
         return reply
 
-    async def _count_as_written(self) -> None:
+    async def _count_as_written(self) -> int:
         try:
-            await touch_locked_rows(self._backend)
+            return await touch_locked_rows(self._backend)
         except CommandFailed:  # then the lock is given up: it would count for nothing, and the client has its rows
             await self._backend.run(f"ROLLBACK TO {_LAST}")
+            return 0
 
     async def _doubles_keys(self, unit: Unit) -> bool:
         """Whether it has written a key that a rival has removed, and that its snapshot still shows."""

@@ -49,6 +49,10 @@ class TransactionLimits:
             self.grows = self.grows or verdict.grows or further
         return answer("rows") if self._rows > self._limits.rows else None
 
+    def lock(self, size: int) -> None:
+        """Keys of so many bytes were locked with FOR UPDATE: they count as if they were written."""
+        self._bytes += size
+
     def at_commit(self, written: int | None = None) -> StatementError | None:
         """Why COMMIT fails; `written` are the bytes of its rows where they were measured."""
         if self._too_old:

@@ -1,7 +1,7 @@
 """How much a backend has written, bytes and rows, where nobody else has counted it: commands of our own, nothing decided."""
 
 from ..postgres.backend import Backend, CommandFailed
-from .shadow_tables import locked_tables
+from .shadow_tables import OWN_ROW, locked_tables
 
 __all__ = ["modified_rows", "written_bytes"]
 
@@ -9,18 +9,12 @@ _SAVEPOINT = "_dsql_measure"
 
 
 async def written_bytes(backend: Backend) -> int | None:
-    """The bytes of the row versions that it has written, as text; None where this role may not read them.
-
-    A row is its own if its transaction id is not below that of the transaction: rows of younger ones are not in its snapshot.
-    """
+    """The bytes of the row versions that it has written, as text; None where this role may not read them."""
     await backend.run(f"SAVEPOINT {_SAVEPOINT}")
     total = 0
     try:
         for table in await locked_tables(backend):
-            rows = await backend.run(
-                f"SELECT coalesce(sum(octet_length(t::text)), 0) FROM ONLY {table} t "
-                "WHERE t.xmin::text::bigint >= (pg_current_xact_id()::text::bigint & 4294967295)"
-            )
+            rows = await backend.run(f"SELECT coalesce(sum(octet_length(t::text)), 0) FROM ONLY {table} t WHERE {OWN_ROW}")
             total += int(rows[0][0] or 0)
     except CommandFailed:
         await backend.run(f"ROLLBACK TO {_SAVEPOINT}")

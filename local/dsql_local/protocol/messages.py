@@ -4,6 +4,7 @@ It knows how a message is framed and what a few of them carry. It does no I/O, k
 DSQL: `flights` says which messages belong together, `front` and `backend` own the sockets.
 """
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ __all__ = [
     "error_fields",
     "execute",
     "joined",
+    "parameter_sizes",
     "parse",
     "parse_startup",
     "query",
@@ -231,6 +233,20 @@ def bind(portal: str, statement: str) -> Message:
 def execute(portal: str) -> Message:
     """Execute to the last row."""
     return Message(b"E", _texts(portal) + b"\0\0\0\0")
+
+
+def parameter_sizes(bound: Message) -> Iterator[int]:
+    """The bytes of each parameter of a Bind, none for NULL. A malformed one, which PostgreSQL refuses, is read as far as it goes."""
+    at = bound.body.index(b"\0", bound.body.index(b"\0") + 1) + 1
+    with contextlib.suppress(struct.error):
+        (formats,) = struct.unpack_from("!h", bound.body, at)
+        at += 2 + 2 * formats
+        (count,) = struct.unpack_from("!h", bound.body, at)
+        at += 2
+        for _ in range(count & 0xFFFF):
+            (size,) = struct.unpack_from("!i", bound.body, at)
+            at += 4 + max(size, 0)
+            yield max(size, 0)
 
 
 def close_portal(name: str) -> Message:

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..protocol.messages import Message, error
+from .rulebook import ANSWERS
 
 __all__ = [
     "CONFLICTS",
     "IN_FAILED_TRANSACTION",
+    "LONG_KEY",
     "NO_SNI",
     "PLAINTEXT",
     "REASONS",
@@ -110,4 +112,5 @@ def conflict(code: str) -> Message:
 
 
 UNAVAILABLE = error("XX000", "server unavailable")
+LONG_KEY = error(*ANSWERS["long_key"])
 IN_FAILED_TRANSACTION = error("25P02", "current transaction is aborted, commands ignored until end of transaction block")

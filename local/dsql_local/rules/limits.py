@@ -14,6 +14,7 @@ class Limits:
     rows: int = LIMITS["rows"]  # modified in one transaction: 54000 at the statement
     size: int = LIMITS["size"]  # modified in one transaction: 54000 at COMMIT
     age: float = LIMITS["age"]  # of a transaction: 54000 at the next statement or COMMIT
+    key: int = LIMITS["key"]  # of the values in one key of a row, primary or not: 54000 at the statement
     connection_age: float = LIMITS["connection_age"]  # the link ends without a word
     connections: int = LIMITS["connections"]  # open at once: FATAL 53300
     connection_rate: float = LIMITS["connection_rate"]  # new ones a second: FATAL 53400
