@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
+from ..engine.chance import Chance
 from ..engine.flights import Flights
 from ..engine.lock_monitor import LockMonitor
 from ..engine.session import Session
@@ -32,8 +33,11 @@ class SqlError(Exception):
 class AdminSession:
     """It connects when it is first needed; `guard` makes what judges a connection's statements."""
 
-    def __init__(self, server: Path, policy: Callable[[Backend], StatementPolicy], lock_monitor: LockMonitor) -> None:
+    def __init__(
+        self, server: Path, policy: Callable[[Backend], StatementPolicy], lock_monitor: LockMonitor, chance: Chance
+    ) -> None:
         self._server = server
+        self._chance = chance
         self._new_policy = policy
         self._lock_monitor = lock_monitor
         self._session: Session | None = None
@@ -45,8 +49,14 @@ class AdminSession:
             if self._session is None:
                 backend = await Backend.connect(self._server, {"user": "admin", "database": "postgres"})
                 self._policy = self._new_policy(backend)
+                await self._chance.prepare(backend)
                 self._session = Session(
-                    backend, policy=self._policy, faults=FaultPlan(), lock_monitor=self._lock_monitor, record=_ignore
+                    backend,
+                    policy=self._policy,
+                    faults=FaultPlan(),
+                    lock_monitor=self._lock_monitor,
+                    record=_ignore,
+                    chance=self._chance,
                 )
             rows: list[Row] = []
             try:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from ..engine.chance import Chance
 from ..engine.jobs import JobRunner
 from ..engine.lock_monitor import LockMonitor
 from ..engine.schema_conflicts import CatalogHistory, SchemaConflicts
@@ -64,8 +65,9 @@ class Cluster:
         faults: FaultPlan,
         log: EventLog,
         run_command: Callable[[FaultCommand], Awaitable[None]],
-        job_delay: float,
+        job_delay: float | None,
         schema_conflicts: SchemaConflicts,
+        seed: int | None,
     ) -> None:
         self._server = server
         self._job_delay = job_delay
@@ -74,6 +76,7 @@ class Cluster:
         self._log = log
         self._schema_conflicts = schema_conflicts
         self._history = CatalogHistory()
+        self._chance = Chance(seed)
         self._snapshots: Snapshots | None = None
         self._reserved: socket.socket | None = None  # the address's, while the cluster is down
         self._later: asyncio.TimerHandle | None = None
@@ -91,8 +94,8 @@ class Cluster:
     async def open(self, listening: socket.socket) -> None:
         """Serve whoever connects to this socket, which is the cluster's from now on."""
         self._lock_monitor = await LockMonitor.connect(self._server)
-        self._jobs = JobRunner(self._server, self._lock_monitor, self._job_delay)
-        self._admin = AdminSession(self._server, self._new_policy, self._lock_monitor)
+        self._jobs = JobRunner(self._server, self._lock_monitor, self._chance, self._job_delay)
+        self._admin = AdminSession(self._server, self._new_policy, self._lock_monitor, self._chance)
         self._address: tuple[str, int] = listening.getsockname()
         self.frontend.listen(listening)
 
@@ -140,8 +143,16 @@ class Cluster:
             jobs=self._jobs,
         )
 
-    def _new_session(self, backend: Backend, record: RecordEvent, faults: FaultPlan) -> Session:
-        return Session(backend, policy=self._new_policy(backend), faults=faults, lock_monitor=self._lock_monitor, record=record)
+    async def _new_session(self, backend: Backend, record: RecordEvent, faults: FaultPlan) -> Session:
+        await self._chance.prepare(backend)
+        return Session(
+            backend,
+            policy=self._new_policy(backend),
+            faults=faults,
+            lock_monitor=self._lock_monitor,
+            record=record,
+            chance=self._chance,
+        )
 
     # --- What it is asked for ---
 

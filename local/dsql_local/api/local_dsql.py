@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, get_args
 
-from ..engine.jobs import JOB_DELAY
 from ..engine.schema_conflicts import SchemaConflicts
 from ..events import Event, EventLog
 from ..faults.commands import FaultCommand, InvalidFaultCommand, parse_command
@@ -43,7 +42,9 @@ class LocalDsql:
     DSQL's; `clock` gives seconds since the epoch and judges tokens and ages; `log` keeps the newest `log_events` events; a job
     begins `job_delay` seconds after its statement, or as soon as somebody waits for it. `schema_conflicts` says which statements
     of a session meet another one's DDL with OC001: "touched", those that name an object which was changed since the session named
-    it last; "any", the next one, whatever it and the DDL are about. Entering raises `PostgresError` when PostgreSQL cannot be
+    it last; "any", the next one, whatever it and the DDL are about. With a `seed`, one thread that drives several connections
+    meets the same in each run: flights are executed one at a time in the order in which they come, a job begins after some of
+    them, and rates, ids and random() are drawn from the seed. Entering raises `PostgresError` when PostgreSQL cannot be
     started, OSError when the port is taken. All methods may be called from any thread.
     """
 
@@ -58,8 +59,9 @@ class LocalDsql:
         log_events: int = 10_000,
         limits: Limits | None = None,
         principals: Mapping[str, str] | None = None,
-        job_delay: float = JOB_DELAY,
+        job_delay: float | None = None,
         schema_conflicts: SchemaConflicts = "touched",
+        seed: int | None = None,
     ) -> None:
         cluster_id = cluster_id or DEFAULT_CLUSTER
         if not re.fullmatch("[a-z0-9]{26}", cluster_id):
@@ -73,7 +75,8 @@ class LocalDsql:
         self._limits = limits or Limits()
         self._job_delay = job_delay
         self._schema_conflicts: SchemaConflicts = schema_conflicts
-        self._faults = FaultPlan()
+        self._seed = seed
+        self._faults = FaultPlan(seed=seed or 0)
         self._log = EventLog(log_events)
         self._postgres = Postgres()
         self._cluster: Cluster | None = None
@@ -166,6 +169,7 @@ class LocalDsql:
                 run_command=self._carry_out,
                 job_delay=self._job_delay,
                 schema_conflicts=self._schema_conflicts,
+                seed=self._seed,
             )
             self._call(self._cluster.open(listening))
             ends.callback(lambda: self._call(self._running.close()))
@@ -219,8 +223,11 @@ class LocalDsql:
         """
         self._faults.conflict_next(n, code, at)
 
-    def conflict_rate(self, p: float, seed: int = 0, code: ConflictCode = "OC000") -> None:
-        """Fail each COMMIT of an open transaction with probability `p`; the same ones for the same seed. 0 ends it."""
+    def conflict_rate(self, p: float, seed: int | None = None, code: ConflictCode = "OC000") -> None:
+        """Fail each COMMIT of an open transaction with probability `p`; the same ones for the same seed. 0 ends it.
+
+        The default is the seed of this server, or 0.
+        """
         self._faults.conflict_rate(p, seed, code)
 
     def cut(self, at: CutPoint, n: int = 1, *, applied: bool = True, how: Disconnection = "rst") -> None:

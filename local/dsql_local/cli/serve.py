@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="touched",
         help="which statements meet another session's DDL: those that name what it changed, or any (default: touched)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of --conflict-rate (default: 0)")
+    parser.add_argument("--seed", type=int, metavar="N", help="let runs repeat: races, jobs, random numbers and --conflict-rate")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,12 +41,12 @@ def run(options: argparse.Namespace) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread starts, so that only sigwait sees them
     try:
         with contextlib.ExitStack() as stack:
-            dsql = stack.enter_context(LocalDsql(port=options.port, schema_conflicts=options.schema_conflicts))
+            dsql = stack.enter_context(LocalDsql(port=options.port, schema_conflicts=options.schema_conflicts, seed=options.seed))
             for path in options.schema:
                 dsql.execute(path.read_text(encoding="utf-8"))
             if options.conflicts:
                 dsql.conflict_next(options.conflicts)
-            dsql.conflict_rate(options.conflict_rate, options.seed)
+            dsql.conflict_rate(options.conflict_rate)
             stack.enter_context(written(options.env_file, env_file(for_files(dsql.environment, dsql.libpq()))))
             if options.env_json is not None:
                 address = stack.enter_context(_from_containers(dsql.port))

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..postgres.backend import Backend, BackendLost, CommandFailed, StartupRefused
 from ..postgres.template import SUPERUSER
 from ..rules.quoting import quote_literal
+from .chance import Chance
 from .lock_monitor import LockMonitor
 
 __all__ = ["JOB_DELAY", "JobRunner"]
@@ -22,18 +23,35 @@ LONGEST_WAIT = 5.0  # seconds that somebody waits: whoever holds what a job need
 class JobRunner:
     """The jobs of one server."""
 
-    def __init__(self, server: Path, lock_monitor: LockMonitor, delay: float = JOB_DELAY) -> None:
+    def __init__(self, server: Path, lock_monitor: LockMonitor, chance: Chance, delay: float | None = None) -> None:
         self._server = server
         self._lock_monitor = lock_monitor
-        self._delay = delay
+        self._chance = chance
+        self._delay = JOB_DELAY if delay is None else delay
+        self._counts_flights = chance.is_seeded and delay is None
+        self._flights_left: int | None = None
         self._turn = asyncio.Lock()
         self._later: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()
 
     def soon(self) -> None:
         """A job may have been submitted: it begins when the delay is over."""
-        if self._later is None:
+        if self._counts_flights:
+            self._flights_left = self._flights_left or self._chance.flights_until_job() + 1  # this one included
+        elif self._later is None:
             self._later = asyncio.get_running_loop().call_later(self._delay, self._begin)
+
+    def new_id(self) -> str:
+        """The id of a new job."""
+        return self._chance.new_job_id()
+
+    async def flight_is_done(self) -> None:
+        """A flight has been executed: where flights are counted instead of time, it may be a job's turn."""
+        if self._flights_left is not None:
+            self._flights_left -= 1
+            if self._flights_left == 0:
+                self._flights_left = None
+                await self.settle()
 
     async def settle(self) -> None:
         """Do what has been submitted now; returns when it is done."""

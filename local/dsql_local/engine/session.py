@@ -15,6 +15,7 @@ from ..protocol.client import Client
 from ..protocol.messages import Message, error_fields, query, ready
 from ..rules.error_responses import IN_FAILED_TRANSACTION, UNAVAILABLE, conflict
 from ..rules.statements import Kind
+from .chance import Chance
 from .constraint_checks import ConstraintChecks
 from .flights import Flight, Unit
 from .lock_monitor import LockHolder, LockMonitor
@@ -35,9 +36,17 @@ class Session:
     """A backend, its open transaction, and its place among the rivals."""
 
     def __init__(
-        self, backend: Backend, *, policy: StatementPolicy, faults: FaultPlan, lock_monitor: LockMonitor, record: RecordEvent
+        self,
+        backend: Backend,
+        *,
+        policy: StatementPolicy,
+        faults: FaultPlan,
+        lock_monitor: LockMonitor,
+        record: RecordEvent,
+        chance: Chance,
     ) -> None:
         self._backend = backend
+        self._chance = chance
         self._policy = policy
         self._faults = faults
         self._lock_monitor = lock_monitor
@@ -56,9 +65,11 @@ class Session:
 
     async def run(self, flight: Flight, client: Client) -> None:
         """Execute a flight; every answer of it has been given to the client afterwards."""
-        async with self._busy:
-            with self._lock_monitor.unblocking(self._backend.pid):
-                await self._run(flight, client)
+        async with self._chance.turn(client) as client_in_turn:
+            async with self._busy:
+                with self._lock_monitor.unblocking(self._backend.pid):
+                    await self._run(flight, client_in_turn)
+            await self._policy.flight_is_done()
 
     async def _run(self, flight: Flight, client: Client) -> None:
         flushed = flight.ending == "flush"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ..postgres.backend import Backend, CommandFailed
 from ..protocol.messages import Message, error
-from ..rules.dialect import NEW_JOB, with_new_job
+from ..rules.dialect import NEW_JOB
 from ..rules.error_responses import LONG_KEY, conflict
 from ..rules.limits import Limits
 from ..rules.objects import ObjectName
@@ -31,11 +31,6 @@ _USES_CATALOG = (Class.READ, Class.DML, Class.DDL, Class.UNKNOWN)
 
 def _as_error(refused: StatementError | None) -> Message | None:
     return None if refused is None else error(refused.sqlstate, refused.message)
-
-
-def _told(sql: str) -> str:
-    execution = judge(sql).execution
-    return sql if execution is None else with_new_job(execution)
 
 
 class StatementPolicy:
@@ -119,7 +114,15 @@ class StatementPolicy:
         if any(NEW_JOB in (judge(text).execution or "") for text in unit.statements):
             self._submits = True
             self._jobs.soon()
-        return unit.told(_told) if any(judge(text).execution is not None for text in unit.texts) else unit
+        return unit.told(self._told) if any(judge(text).execution is not None for text in unit.texts) else unit
+
+    def _told(self, sql: str) -> str:
+        execution = judge(sql).execution
+        return sql if execution is None else execution.replace(NEW_JOB, self._jobs.new_id(), 1)
+
+    async def flight_is_done(self) -> None:
+        """A flight of the session has been executed."""
+        await self._jobs.flight_is_done()
 
     @staticmethod
     def tags(unit: Unit) -> tuple[str | None, ...]:

@@ -116,8 +116,9 @@ Fault = Cut | Conflict | Unavailable | Refuse | Delay
 class FaultPlan:
     """The faults that wait for their moment: a server's, or one connection's in front of its server's."""
 
-    def __init__(self, server: "FaultPlan | None" = None) -> None:
+    def __init__(self, server: "FaultPlan | None" = None, *, seed: int = 0) -> None:
         self._server = server
+        self._seed = seed
         self._pending: list[tuple[Fault, int | None]] = []
         self._rate: tuple[float, random.Random, Conflict] | None = None
         self._lock = threading.Lock()
@@ -153,14 +154,14 @@ class FaultPlan:
         _one_of("reason", reason, REASONS)
         self.add(Refuse(REASONS[reason]), n)
 
-    def conflict_rate(self, p: float, seed: int = 0, code: ConflictCode = "OC000") -> None:
+    def conflict_rate(self, p: float, seed: int | None = None, code: ConflictCode = "OC000") -> None:
         """Each COMMIT meets a conflict with the probability p, drawn from this seed; 0 ends it."""
         conflict = Conflict(code)
         if not 0 <= p <= 1:
             raise ValueError(f"p must be between 0 and 1, not {p}")
         _check(conflict)
         with self._lock:
-            self._rate = (p, random.Random(seed), conflict) if p else None  # noqa: S311 - seeded on purpose
+            self._rate = (p, random.Random(self._seed if seed is None else seed), conflict) if p else None  # noqa: S311 - seeded on purpose
 
     # --- Striking ---
 

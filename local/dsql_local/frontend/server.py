@@ -84,7 +84,7 @@ class Frontend:
         faults: FaultPlan,
         log: EventLog,
         server: Path,
-        new_session: Callable[[Backend, RecordEvent, FaultPlan], Session],
+        new_session: Callable[[Backend, RecordEvent, FaultPlan], Awaitable[Session]],
         run_command: Callable[[FaultCommand], Awaitable[None]],
         limits: Limits,
     ) -> None:
@@ -289,7 +289,7 @@ class Connection:
             if fields.get("C") == "28000" and fields.get("M", "").endswith("does not exist"):
                 raise ConnectionRefused(no_such_role(user)) from None
             raise ConnectionRefused(ConnectionRefusal(fields.get("C", "08006"), fields.get("M", ""), fields.get("H"))) from None
-        self._session = self._frontend.new_session(backend, self._record, self._injector.faults)
+        self._session = await self._frontend.new_session(backend, self._record, self._injector.faults)
         if user != "admin" and not await backend.run(_MAPPED.format(user=quote_literal(user), arn=quote_literal(principal))):
             identity = self._frontend.identity
             raise ConnectionRefused(not_mapped(user, identity.cluster, identity.region, principal))

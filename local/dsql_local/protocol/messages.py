@@ -236,7 +236,7 @@ def execute(portal: str) -> Message:
 
 
 def parameter_sizes(bound: Message) -> Iterator[int]:
-    """The bytes of each parameter of a Bind, none for NULL. A malformed one, which PostgreSQL refuses, is read as far as it goes."""
+    """The bytes of each parameter of a Bind, none for NULL. A malformed one, which PostgreSQL refuses, is read while it goes."""
     at = bound.body.index(b"\0", bound.body.index(b"\0") + 1) + 1
     with contextlib.suppress(struct.error):
         (formats,) = struct.unpack_from("!h", bound.body, at)

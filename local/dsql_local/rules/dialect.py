@@ -4,14 +4,12 @@
 schema `sys` (see `sys_schema`). Pure text in, pure text out; nothing is refused here.
 """
 
-import base64
 import re
-import uuid
 from dataclasses import dataclass
 
 from .quoting import quote_literal
 
-__all__ = ["NEW_JOB", "Translated", "first_word", "index_method", "translate", "with_new_job"]
+__all__ = ["NEW_JOB", "Translated", "first_word", "index_method", "translate"]
 
 NEW_JOB = "<job>"  # in what PostgreSQL is told, where the id of a new job is to stand
 _S = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"  # white space and comments
@@ -52,11 +50,6 @@ def first_word(sql: str) -> str:
     """The word that a statement begins with, in upper case."""
     word = _WORD.match(sql)
     return "" if word is None else word[1].upper()
-
-
-def with_new_job(execution: str) -> str:
-    """What PostgreSQL is told, with the id of a job of its own: a UUID in 26 characters of base 32, as a cluster writes it."""
-    return execution.replace(NEW_JOB, base64.b32encode(uuid.uuid4().bytes).decode().rstrip("=").lower(), 1)
 
 
 def index_method(plain: str) -> tuple[str | None, str]:
