@@ -9,7 +9,7 @@ import ast
 import inspect
 
 from dsql_lambda import options
-from dsql_lambda.conninfo import SAMPLES_VARIABLES, URL_PARAMETERS, variable_of
+from dsql_lambda.conninfo import OBJECTS, SAMPLES_VARIABLES, URL_PARAMETERS, variable_of
 from dsql_lambda.options import ConnectOptions
 
 _PARTS_OF_A_URL = {"host": "the host", "port": "the port", "user": "the user", "database": "the path"}
@@ -23,7 +23,7 @@ def table() -> str:
     defaults = {name: each.default for name, each in inspect.signature(ConnectOptions).parameters.items()}
     rows = ["| keyword | variable | URL | default | what it is |", "| --- | --- | --- | --- | --- |"]
     for name, meaning in _meanings().items():
-        variable = "" if name == "credentials" else f"`{variable_of(name)}`"
+        variable = "" if name in OBJECTS else f"`{variable_of(name)}`"
         if name in SAMPLES_VARIABLES:
             variable += f", `{SAMPLES_VARIABLES[name]}`"
         shown = "" if defaults[name] in ("", None) else f"`{defaults[name]}`"

@@ -1,6 +1,8 @@
 """`connect` and `Connection`: what is pg8000's stays pg8000's, refusals say what to check, and nothing shows a token."""
 
 import io
+import socket
+import ssl
 import time
 import traceback
 
@@ -20,10 +22,10 @@ from dsql_lambda import (
     connect,
     retry_on_occ,
 )
-from dsql_lambda.connection import open_connection
+from dsql_lambda.connector import ConnectionFactory
 from dsql_lambda.credentials import Credentials
-from dsql_lambda.options import signer_for
 from dsql_lambda.refusal import Refusal, refusal_of, wait_before
+from dsql_lambda.system import System
 from dsql_lambda.version import __version__
 
 ADD = "UPDATE accounts SET balance = balance + :amount WHERE id = :id"
@@ -38,8 +40,8 @@ def connection(options):
 def opened(options, **more):
     """Open one, noting the waits instead of waiting."""
     waits: list[float] = []
-    connection = open_connection(Connection, options, signer_for(options), sleep=waits.append, random=lambda: 0.5, **more)
-    connection.close()
+    system = System(sleep=waits.append, random=lambda: 0.5)
+    ConnectionFactory(options, system=system).open(Connection, **more).close()
     return waits
 
 
@@ -56,6 +58,23 @@ def test_a_connection_is_pg8000s(connection):
     assert connection.row_count == 1
     connection.run("BEGIN; UPDATE accounts SET balance = 7 WHERE id = 1; COMMIT")
     assert connection.run("SELECT balance FROM accounts WHERE id = 1") == [[7]]
+
+
+def test_a_connections_public_attributes_are_pg8000s_and_two_more(dsql, options, connection):
+    """None is missing, and of ours only the documented ones have no underscore."""
+    sock = socket.create_connection((dsql.host, dsql.port))
+    stock = pg8000.native.Connection(
+        "admin",
+        host=dsql.endpoint,
+        database="postgres",
+        password=options.token().value,
+        sock=sock,
+        ssl_context=ssl.create_default_context(cadata=dsql.ca_pem),
+    )
+    ours, theirs = ({name for name in dir(each) if not name.startswith("_")} for each in (connection, stock))
+    stock.close()
+    assert ours - theirs == {"transaction", "transaction_with_retry"}
+    assert theirs - ours == set()
 
 
 def test_one_parameterised_statement_is_one_flight(dsql, connection):
@@ -92,11 +111,10 @@ def test_an_error_leaves_the_connection_in_use(connection):
 
 
 def test_a_connection_says_who_it_is(dsql, connection):
-    """Endpoint, user, application name, as the server saw them; and the backend that serves it."""
+    """Endpoint, user, application name, as the server saw them; and what the server says of itself."""
     startup = next(event for event in dsql.log if event.kind == "startup")
     assert (startup.user, startup.database, startup.application_name) == ("admin", "postgres", f"dsql-lambda/{__version__}")
     assert next(event for event in dsql.log if event.kind == "connect").sni == dsql.endpoint
-    assert connection.run("SELECT pg_backend_pid()") == [[connection.backend_pid]]
     assert connection.parameter_statuses["server_version"].startswith("16.15")
 
 
@@ -143,12 +161,13 @@ def test_transaction_with_retry_uses_the_same_connection(dsql, connection):
     pids = []
 
     def add(tx):
-        pids.append(tx.connection.backend_pid)
+        pids.append(tx.value("SELECT pg_backend_pid()"))
         tx.defer(ADD, amount=1, id=1)
         return tx.attempt
 
     assert connection.transaction_with_retry(add) == 3
-    assert set(pids) == {connection.backend_pid}
+    assert len(pids) == 3
+    assert [list(set(pids))] == connection.run("SELECT pg_backend_pid()")
     dsql.conflict_next(2)
     with pytest.raises(OCCRetryExhausted):
         connection.transaction_with_retry(add, OCCRetryConfig(max_attempts=2))
@@ -312,9 +331,9 @@ def test_an_expired_token_is_signed_again_once(dsql, options):
     """A second refusal is a matter of the clock."""
     dsql.expire_tokens()
     opened(options)
-    late = signer_for(options, clock=lambda: time.time() - 3600)
+    late = ConnectionFactory(options, keeps_token=False, system=System(clock=lambda: time.time() - 3600))
     with pytest.raises(ConnectError, match="Signature expired.*check this machine's clock"):
-        open_connection(Connection, options, late)
+        late.open(Connection)
     assert sum(event.kind == "password" for event in dsql.log) == 4
 
 
@@ -322,11 +341,12 @@ def test_an_expired_token_is_signed_again_once(dsql, options):
 def test_a_busy_cluster_and_then_an_expired_token_are_both_met(dsql, options, age):
     """In any order, be the token of this second or of the one before."""
     ages = iter([age])
-    signer = signer_for(options, clock=lambda: time.time() - next(ages, 0))
-    signer.token()
+    system = System(clock=lambda: time.time() - next(ages, 0), sleep=lambda seconds: None)
+    factory = ConnectionFactory(options, system=system)
+    factory.signer.token()
     dsql.refuse_connections()
     dsql.expire_tokens()
-    open_connection(Connection, options, signer, keep_token=True, sleep=lambda seconds: None).close()
+    factory.open(Connection).close()
 
 
 def test_a_role_without_the_permission_says_to_check_the_policy(dsql, options):
@@ -365,7 +385,7 @@ def test_an_open_connection_keeps_no_token(dsql, options):
     """Not in the object, nor in a traceback of a later error with all local variables."""
     connection = connect(options)
     assert "X-Amz-Signature" not in repr({name: repr(value) for name, value in vars(connection).items()})
-    assert "X-Amz-Signature" not in repr(vars(connection.link))
+    assert "X-Amz-Signature" not in repr(vars(connection._session.transport))
     dsql.close_connections("rst")
     with pytest.raises(Exception) as caught:
         connection.run("SELECT :a::int", a=1)
@@ -404,7 +424,7 @@ def test_options_of_the_connection_reach_the_loop(options):
     """`pipeline` and `probe_after_secs`."""
     with connect(options, pipeline=False, probe_after_secs=5.0) as connection:
         assert isinstance(connection, Connection)
-        assert (connection.pipeline, connection.probe_after_secs) == (False, 5.0)
+        assert (connection._session.pipeline, connection._session.probe_after_secs) == (False, 5.0)
 
 
 def test_the_constructor_takes_pg8000s_arguments():

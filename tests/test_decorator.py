@@ -19,6 +19,7 @@ from dsql_lambda import (
     OCCRetryConfig,
     OCCRetryExhausted,
     TransactionError,
+    cache,
     connect,
     with_dsql_transaction,
 )
@@ -142,7 +143,8 @@ def test_exhausted_retries_are_an_error_record(dsql, options, caplog):
     dsql.conflict_next(2, "OC001")
     with pytest.raises(OCCRetryExhausted):
         handler({}, Context())
-    records = [record for record in caplog.records if record.filename == "telemetry.py"]
+    records = [record for record in caplog.records if record.funcName == "handler"]
+    assert {record.pathname for record in records} == {__file__}
     assert [each.getMessage() for each in records][-1:] == ["OCC retry exhausted"]
     assert (records[-1].levelname, records[-1].occ_type, records[-1].reason) == ("ERROR", "schema", "attempts")
     assert records[-1].elapsed_ms > 0
@@ -320,11 +322,9 @@ def test_a_timeout_that_is_none_is_refused_at_decoration():
 
 def test_an_environment_without_an_endpoint_says_what_to_set(monkeypatch):
     """At the first invocation, not at import."""
-    from dsql_lambda import environment
-
     for name in ("DSQL_HOST", "DSQL_URL", "CLUSTER_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    environment._from_environment.clear()
+    cache._from_environment.clear()
 
     @with_dsql_transaction
     def handler(event, context, tx):
@@ -346,7 +346,7 @@ def test_a_failed_statement_is_raised_through_the_decorator(options):
 
 
 def test_the_signature_that_callers_see_is_one_in_every_respect():
-    """It is made when somebody looks, and is equal to the one that was."""
+    """A signature of the standard library's, equal to that of the function without `tx`."""
     import typing
 
     def plain(event: dict[str, int], /, context: object = None, *, tx: object, flag: bool = False) -> int:

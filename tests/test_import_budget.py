@@ -13,25 +13,37 @@ import pytest
 
 OURS = {
     "dsql_lambda",
-    "dsql_lambda.attempt",
     "dsql_lambda.checks",
+    "dsql_lambda.claim",
     "dsql_lambda.connection",
+    "dsql_lambda.connector",
     "dsql_lambda.conninfo",
     "dsql_lambda.credentials",
+    "dsql_lambda.dial",
     "dsql_lambda.driver",
     "dsql_lambda.endpoint",
     "dsql_lambda.errors",
     "dsql_lambda.frozen",
     "dsql_lambda.iam_token",
-    "dsql_lambda.link",
+    "dsql_lambda.intervals",
+    "dsql_lambda.lambda_runtime",
     "dsql_lambda.occ",
     "dsql_lambda.options",
+    "dsql_lambda.outcome",
+    "dsql_lambda.parameters",
+    "dsql_lambda.pg8000_adapter",
+    "dsql_lambda.pipeline",
     "dsql_lambda.retry",
     "dsql_lambda.rows",
+    "dsql_lambda.runner",
+    "dsql_lambda.server_errors",
+    "dsql_lambda.sql",
+    "dsql_lambda.system",
     "dsql_lambda.telemetry",
     "dsql_lambda.transaction",
+    "dsql_lambda.transport",
+    "dsql_lambda.values",
     "dsql_lambda.version",
-    "dsql_lambda.wire",
     "pg8000",
     "pg8000.converters",
     "pg8000.core",
@@ -39,10 +51,11 @@ OURS = {
     "pg8000.native",
     "pg8000.types",
 }
-HANDLERS = {"dsql_lambda.decorator", "dsql_lambda.environment"}
+HANDLERS = {"dsql_lambda.cache", "dsql_lambda.decorator"}
 
 STANDARD = """
-    array base64 binascii datetime hashlib hmac ipaddress platform select selectors socket ssl struct typing uuid
+    annotationlib array ast base64 binascii datetime dis hashlib hmac importlib inspect ipaddress opcode platform select selectors
+    socket ssl struct token tokenize typing uuid
 """.split()  # noqa: SIM905 - it reads better so
 """Of the standard library, beyond what awslambdaric has loaded, for any of the supported versions; what begins with an underscore
 comes with one of these."""

@@ -3,7 +3,7 @@
 import pytest
 import snapshot_restore_py
 
-from dsql_lambda import environment, with_dsql_transaction
+from dsql_lambda import cache, with_dsql_transaction
 
 
 @pytest.fixture
@@ -78,16 +78,14 @@ def test_a_wrong_configuration_at_init_never_raises(lambda_environment, capsys):
 
 
 def test_a_snapshot_holds_no_connection_and_a_restored_environment_opens_its_own(dsql, lambda_environment):
-    """By the runtime's hooks."""
+    """By the runtime's hook."""
     lambda_environment.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start")
     handler = decorate()
     first = handler({}, None)
-    (kept,) = environment._cached.values()
+    (kept,) = cache._cached.values()
     for hook, args, kwargs in snapshot_restore_py.get_before_snapshot():
         hook(*args, **kwargs)
-    assert kept._connection is not None
-    assert kept._connection.is_closed
-    for hook, args, kwargs in snapshot_restore_py.get_after_restore():
-        hook(*args, **kwargs)
+    assert kept._place.session is not None
+    assert kept._place.session.is_closed
     assert handler({}, None) != first
     assert startups(dsql) == 2

@@ -19,9 +19,10 @@ from dsql_lambda import (
     run_transaction,
     with_dsql_transaction,
 )
-from dsql_lambda.connection import open_connection
+from dsql_lambda.connector import ConnectionFactory
 from dsql_lambda.credentials import Credentials
 from dsql_lambda.iam_token import Signer
+from dsql_lambda.system import System
 
 ADD = "UPDATE accounts SET balance = balance + :amount WHERE id = :id"
 
@@ -39,6 +40,10 @@ def pool_of(options):
         pool.close(timeout=5)
 
 
+def backend_of(connection):
+    return connection.run("SELECT pg_backend_pid()")[0][0]
+
+
 def count(dsql, kind):
     return sum(event.kind == kind for event in dsql.log)
 
@@ -50,10 +55,23 @@ def test_a_connection_is_used_again(dsql, pool_of):
     pids = set()
     for _ in range(3):
         with pool.connection() as connection:
-            pids.add(connection.backend_pid)
+            pids.add(backend_of(connection))
             assert connection.run("SELECT 1") == [[1]]
             assert (pool.statistics.size, pool.statistics.idle) == (1, 0)
     assert (len(pids), count(dsql, "startup")) == (1, 1)
+    assert (pool.statistics.size, pool.statistics.idle, pool.statistics.opened) == (1, 1, 1)
+
+
+def test_what_is_acquired_goes_back_to_the_pool(pool_of):
+    """By `release`, or at the end of a block, which does not close it; what is not lent is left alone."""
+    pool = pool_of(max_size=1)
+    with pool.acquire() as first:
+        assert pool.statistics.idle == 0
+    assert (pool.statistics.idle, first._session.is_closed) == (1, False)
+    again = pool.acquire()
+    assert again is first
+    pool.release(again)
+    pool.release(again)
     assert (pool.statistics.size, pool.statistics.idle, pool.statistics.opened) == (1, 1, 1)
 
 
@@ -90,7 +108,7 @@ def test_what_comes_back_dirty_is_closed(dsql, pool_of):
     pool = pool_of(max_size=1)
     with pool.connection() as connection:
         connection.run("BEGIN")
-    assert connection.is_closed
+    assert connection._session.is_closed
     assert pool.statistics.size == 0
     with pool.connection() as connection:
         assert connection.run("SELECT 1") == [[1]]
@@ -123,19 +141,19 @@ def test_each_new_connection_is_configured(pool_of):
     pool = pool_of(configure=refuse)
     with pytest.raises(ZeroDivisionError):
         pool.connection().__enter__()
-    assert opened[0].is_closed
+    assert opened[0]._session.is_closed
     assert pool.statistics.size == 0
 
 
 def test_what_is_old_is_replaced(pool_of, wall_clock):
     """At `max_lifetime` less up to a tenth, by wall clock; when it comes back, or when it is wanted."""
-    pool = pool_of(max_lifetime=100.0, clock=wall_clock.time)
+    pool = pool_of(max_lifetime=100.0, system=System(clock=wall_clock.time))
     with pool.connection() as first:
         wall_clock.ahead_by += 80
     with pool.connection() as again:
         assert again is first
         wall_clock.ahead_by += 30
-    assert first.is_closed
+    assert first._session.is_closed
     with pool.connection() as second:
         pass
     wall_clock.ahead_by += 110
@@ -146,7 +164,7 @@ def test_what_is_old_is_replaced(pool_of, wall_clock):
 
 def test_connections_that_idled_with_a_stale_one_are_closed_too(dsql, pool_of, wall_clock):
     """One dead link after a long idle tells of the others."""
-    pool = pool_of(clock=wall_clock.time)
+    pool = pool_of(system=System(clock=wall_clock.time))
     with pool.connection(), pool.connection():
         pass
     assert pool.statistics.idle == 2
@@ -232,9 +250,9 @@ def test_closing_closes_all_and_waits_for_what_is_out(pool_of):
         leave.set()
         closing.result(5)
         held, other = holding.result(5)
-    assert idle.is_closed
-    assert held.is_closed
-    assert other.is_closed
+    assert idle._session.is_closed
+    assert held._session.is_closed
+    assert other._session.is_closed
     assert pool.statistics.size == 0
     with pytest.raises(ConnectError, match="the pool is closed"):
         pool.connection().__enter__()
@@ -253,20 +271,22 @@ def test_min_size_is_kept_open(dsql, pool_of):
 def test_the_token_is_refreshed_in_the_background(dsql, options, wall_clock):
     """At 80 % of its life, before anybody connects with the old one; the server refuses that one, and takes the new."""
     credentials = Credentials(access_key="defaultkey", secret_key="defaultsecret")
-    with Pool(options, credentials=credentials, token_duration_secs=5, clock=wall_clock.time) as pool:
+    with Pool(options, credentials=credentials, token_duration_secs=5, system=System(clock=wall_clock.time)) as pool:
         with pool.connection():
-            first = pool._signer.token()
+            first = pool._factory.signer.token()
         end = time.monotonic() + 10
-        while pool._signer._kept and pool._signer._kept[0] is first and time.monotonic() < end:
+        while pool._factory.signer._kept and pool._factory.signer._kept[0] is first and time.monotonic() < end:
             threading.Event().wait(0.02)
-        assert pool._signer._kept
-        assert pool._signer._kept[0].signed_at > first.signed_at
+        assert pool._factory.signer._kept
+        assert pool._factory.signer._kept[0].signed_at > first.signed_at
         wall_clock.ahead_by += max(0.0, first.expires_at + 0.5 - wall_clock.time())
         with pool.connection(), pool.connection() as second:
             assert second.run("SELECT 1") == [[1]]
         assert count(dsql, "refused") == 0
+        factory = ConnectionFactory(options, keeps_token=False)
+        factory.signer = OldToken(first)
         with pytest.raises(ConnectError, match="Signature expired"):
-            open_connection(Connection, options, OldToken(first))
+            factory.open(Connection)
 
 
 class OldToken(Signer):
@@ -369,7 +389,7 @@ def test_a_forked_child_leaves_the_parents_connections_alone(dsql, pool_of):
     """Also when it closes the pool: not a byte goes out on them."""
     pool = pool_of()
     with pool.connection() as connection:
-        first = connection.backend_pid
+        first = backend_of(connection)
     child = os.fork()
     if child == 0:
         try:
@@ -378,7 +398,7 @@ def test_a_forked_child_leaves_the_parents_connections_alone(dsql, pool_of):
             os._exit(0)
     os.waitpid(child, 0)
     with pool.connection() as connection:
-        assert connection.backend_pid == first
+        assert backend_of(connection) == first
         assert connection.run("SELECT 1") == [[1]]
 
 

@@ -3,7 +3,9 @@
 import pytest
 
 from dsql_lambda import ConfigError, DeadlineExceeded, OCCConflict, OCCRetryConfig, OCCRetryExhausted, OCCType
-from dsql_lambda.attempt import Ending, Outcome, run_attempts
+from dsql_lambda.outcome import Ending, Outcome
+from dsql_lambda.runner import _Loop
+from dsql_lambda.system import NEVER, System
 
 
 def test_the_defaults_are_the_connectors():
@@ -107,22 +109,14 @@ class Clock:
 
     def run(self, outcome, *, lasts, deadline_at):
         """Run attempts that all end with `outcome`, by the policy for Lambda without its jitter."""
-
-        def attempt_once(_):
+        system = System(monotonic=lambda: self.now, sleep=self.sleep, random=lambda: 0.0)
+        loop = _Loop(OCCRetryConfig.for_lambda(), deadline_at, None, system)
+        while True:
             self.now += lasts
-            return outcome
-
-        run_attempts(
-            attempt_once,
-            retry=OCCRetryConfig.for_lambda(),
-            deadline_at=deadline_at,
-            monotonic=lambda: self.now,
-            sleep=self.sleep,
-            random=lambda: 0.0,
-        )
+            loop.go_on_after(outcome)
 
 
-CONFLICT = Outcome(ending=Ending.CONFLICT, conflict=OCCConflict(OCCType.DATA, "OC000"))
+CONFLICT = Outcome(Ending.CONFLICT, conflict=OCCConflict(OCCType.DATA, "OC000"))
 
 
 def test_the_loop_measures_what_the_delays_follow_from():
@@ -149,7 +143,7 @@ def test_without_a_deadline_a_hundred_attempts_are_made():
     """Without a deadline the loop ends after 100 attempts."""
     clock = Clock()
     with pytest.raises(OCCRetryExhausted) as raised:
-        clock.run(CONFLICT, lasts=0.008, deadline_at=float("inf"))
+        clock.run(CONFLICT, lasts=0.008, deadline_at=NEVER)
     assert (raised.value.reason, raised.value.attempts) == ("attempts", 100)
 
 
@@ -157,7 +151,7 @@ def test_a_lost_connection_is_tried_less_and_less_often():
     """After a lost connection the delays grow up to `max_delay_ms`, however short the attempts were."""
     clock = Clock()
     with pytest.raises(DeadlineExceeded):
-        clock.run(Outcome(ending=Ending.BROKEN, error=OSError()), lasts=0.0001, deadline_at=110)
+        clock.run(Outcome(Ending.BROKEN, error=OSError()), lasts=0.0001, deadline_at=110)
     assert clock.delays == sorted(clock.delays)
     assert clock.delays[-1] == 1.0
     assert len(clock.delays) < 100

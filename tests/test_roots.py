@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 import dsql_lambda
-from dsql_lambda.link import tls_context
+from dsql_lambda.dial import tls_context
 
 ROOTS = Path(dsql_lambda.__file__).with_name("roots.pem")
 

@@ -5,7 +5,7 @@ They do not depend on the machine. `benchmarks/round_trips.py` counts the same f
 
 import pytest
 
-from dsql_lambda import connect, link
+from dsql_lambda import connect, dial
 
 READ = "SELECT balance FROM accounts WHERE id = :id"
 ADD = "UPDATE accounts SET balance = balance + :amount WHERE id = :id"
@@ -98,9 +98,9 @@ def test_connecting_asks_for_no_permission_to_speak_tls(options, dsql):
 def test_a_server_that_declined_direct_tls_is_not_asked_again(options, dsql):
     """The choice is remembered for the address: one SSLRequest a connection from then on."""
     address = options.dial_host, options.port
-    link._declined_direct.add(address)
+    dial._declined_direct.add(address)
     try:
         connect(options).close()
     finally:
-        link._declined_direct.discard(address)
+        dial._declined_direct.discard(address)
     assert [event.negotiation for event in dsql.log if event.kind == "connect"] == ["ssl_request"]

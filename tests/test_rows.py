@@ -3,8 +3,7 @@
 import datetime
 import decimal
 import json
-import socket
-from contextlib import closing
+import struct
 
 import pg8000.native
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from dsql_lambda import Connection, DatabaseError, rows
 from dsql_lambda.driver import converters
-from dsql_lambda.transport import Transport
 from dsql_lambda.values import read_json
 from dsql_local.postgres.server import Postgres
 from dsql_local.postgres.template import SUPERUSER
@@ -214,13 +212,22 @@ def message(*values):
     return b"D" + (len(body) + 4).to_bytes(4, "big") + body
 
 
-@given(st.lists(st.lists(st.none() | st.binary(max_size=300), min_size=3, max_size=3)), st.integers(0, 2000), st.binary())
-def test_only_complete_messages_are_cut(wanted, end, before):
-    """A message that is not all there, or is another one, stays where it is."""
+@given(
+    st.lists(st.lists(st.none() | st.binary(max_size=300), min_size=3, max_size=3)),
+    st.integers(0, 2000),
+    st.binary(),
+    st.integers(1, 5),
+)
+def test_only_complete_messages_are_cut(wanted, end, before, most):
+    """A message that is not all there, or is another one, stays where it is; so does what is too much for one batch."""
     messages = [message(*row) for row in wanted]
     stream = b"".join([before, *messages, b"C\0\0\0\4"])[: len(before) + end]
-    values, count, position = rows.split(stream, len(before))
-    complete = sum(len(b"".join(messages[: n + 1])) <= end for n in range(len(messages)))
+    complete = min(sum(len(b"".join(messages[: n + 1])) <= end for n in range(len(messages))), most)
+    if not complete:
+        with pytest.raises(ValueError, match="a row is too short"):
+            rows.split(stream, len(before), 3, most)
+        return
+    values, count, position = rows.split(stream, len(before), 3, most)
     assert count == complete
     assert position == len(before) + len(b"".join(messages[:complete]))
     assert [value if value is None else value.encode("latin-1") for value in values] == [
@@ -228,18 +235,21 @@ def test_only_complete_messages_are_cut(wanted, end, before):
     ]
 
 
-@given(st.lists(st.binary(min_size=1, max_size=50), min_size=1), st.data())
-def test_the_link_gives_back_what_came_in_whatever_the_pieces(pieces, data):
-    """`fill` and `read`, over pieces of any size."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        for piece in pieces:
-            theirs.send(piece)
-    stream, read = b"".join(pieces), b""
-    with closing(Transport(ours)) as link:
-        while len(read) < len(stream):
-            size = data.draw(st.integers(1, len(stream) - len(read)))
-            assert link.fill(size)
-            read += link.read(size)
-        assert read == stream
-        assert not link.fill(1)
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\0\1",
+        b"\0\2\0\0\0\1a",
+        b"\0\1\0\0\0\2a",
+        b"\0\1\0\0\0\1ab",
+        b"\0\1\0\0\0\1a\0\0\0\1b",
+        b"\0\2\0\0\0\1a\0\0\0\1b",
+        b"\0\1\0\0",
+    ],
+)
+def test_a_row_whose_lengths_do_not_fit_is_refused(body):
+    """Whatever is wrong with it, no value of another row's is taken."""
+    row = b"D" + (len(body) + 4).to_bytes(4, "big") + body
+    with pytest.raises((ValueError, struct.error)):
+        rows.split(row + message(b"next"), 0, 1, 256)

@@ -1,6 +1,7 @@
-"""How the package hangs together: which module may import which, and what an import costs."""
+"""How the package hangs together: which module may import which, what an import costs, and how deep a call goes."""
 
 import ast
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dsql_lambda
+from dsql_lambda import Pool, Transaction, connect, run_transaction, with_dsql_transaction
 
 PACKAGE = Path(dsql_lambda.__file__).parent
 
@@ -16,20 +18,30 @@ ORDER = [
     "__init__",
     "token",
     "decorator",
-    "environment",
+    "cache",
     "pool",
     "dbapi",
     "connection",
-    "attempt",
+    "runner",
+    "outcome",
+    "claim",
     "transaction",
     "telemetry",
     "retry",
+    "connector",
+    "lambda_runtime",
+    "dial",
     "refusal",
-    "wire",
-    "sql",
+    "pg8000_adapter",
+    "pipeline",
+    "parameters",
     "rows",
+    "values",
+    "intervals",
+    "sql",
+    "transport",
+    "server_errors",
     "driver",
-    "link",
     "options",
     "conninfo",
     "endpoint",
@@ -38,12 +50,10 @@ ORDER = [
     "occ",
     "checks",
     "frozen",
+    "system",
     "errors",
     "version",
 ]
-
-# An import upwards, at its use: a link that was refused has its sentence made.
-UPWARDS = {("link", "refusal")}
 
 
 def imports_of(module):
@@ -61,9 +71,9 @@ def test_every_module_has_its_place():
 
 @pytest.mark.parametrize("module", ORDER)
 def test_a_module_imports_only_what_stands_below_it(module):
-    """Reading order is data flow."""
+    """Reading order is data flow. There is no exception, for imports inside of functions either."""
     above = set(ORDER[: ORDER.index(module) + 1])
-    assert {(module, each) for each in imports_of(module) if each in above} <= UPWARDS
+    assert {each for each in imports_of(module) if each in above} == set()
 
 
 def test_only_one_module_imports_pg8000():
@@ -107,3 +117,64 @@ def test_the_decorator_costs_no_import_of_boto3_botocore_or_powertools():
     """All that a handler's module imports until its first record or its first unusual credentials."""
     loaded = modules_after("import dsql_lambda\ndsql_lambda.with_dsql_transaction")
     assert not {name.partition(".")[0] for name in loaded} & {"boto3", "botocore", "aws_lambda_powertools"}
+
+
+def frames_up_to(frame, code):
+    """How many frames of this package stand above `frame`, up to the one that runs `code`, that one included."""
+    count = 0
+    while frame is not None and frame.f_code is not code:
+        count += Path(frame.f_code.co_filename).parent == PACKAGE
+        frame = frame.f_back
+    return count + (frame is not None and Path(code.co_filename).parent == PACKAGE)
+
+
+MOST_FRAMES = 4
+"""Of ours, between the caller and the handler: what a traceback of the user's shows."""
+
+MOST_CALLS = 6
+"""From `tx.run` to the socket's `send`."""
+
+
+def test_few_frames_stand_between_the_caller_and_the_handler(options):
+    """However the handler is run."""
+    here = sys._getframe().f_code
+
+    def handler(event, context, tx):
+        return frames_up_to(sys._getframe(), here)
+
+    decorated = with_dsql_transaction(options=options)(handler)
+
+    @with_dsql_transaction(options=options)
+    def by_keyword(event, context, *, tx):
+        return handler(event, context, tx)
+
+    def function(tx):
+        return handler({}, None, tx)
+
+    with Pool(options) as pool, connect(options) as connection:
+        counts = [
+            decorated({}, None),
+            by_keyword({}, None),
+            run_transaction(function, source=connection),
+            connection.transaction_with_retry(function),
+            pool.transaction_with_retry(function),
+        ]
+    assert max(counts) <= MOST_FRAMES
+
+
+def test_few_calls_lead_from_a_statement_to_the_socket(options):
+    """One for each thing that is done: the statement, its flight, the exchange, the stream, the send."""
+    counts = []
+
+    def note(frame, event, _):
+        if event == "call" and frame.f_code is ssl.SSLSocket.send.__code__:
+            counts.append(frames_up_to(frame, Transaction.run.__code__))
+
+    with connect(options) as connection, connection.transaction() as tx:
+        tx.run("SELECT 1")
+        sys.setprofile(note)
+        try:
+            tx.run("SELECT :id::int", id=1)
+        finally:
+            sys.setprofile(None)
+    assert counts == [MOST_CALLS]

@@ -13,7 +13,7 @@ from dsql_local.postgres.server import Postgres
 from dsql_local.postgres.template import SUPERUSER
 
 PAGE = (Path(__file__).parents[1] / "docs" / "values.md").read_text()
-NAMES = {"Decimal": decimal.Decimal, "datetime": datetime.datetime, "timedelta": datetime.timedelta}
+NAMES = {"Decimal": decimal.Decimal, "date": datetime.date, "datetime": datetime.datetime, "timedelta": datetime.timedelta}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_a_difference_from_psycopg_is_as_the_page_says(postgres, connection, sql
             assert repr(value) == there
 
 
-@pytest.mark.parametrize(("without", "values", "wrong", "cast", "right"), table("Parameters have no type until"))
+@pytest.mark.parametrize(("without", "values", "wrong", "cast", "right"), table("The type of a parameter"))
 def test_a_cast_gives_what_the_page_says(connection, without, values, wrong, cast, right):
     """And without it, the answer is the other one."""
     params = dict(zip("ab", eval(f"[{values}]", NAMES), strict=False))

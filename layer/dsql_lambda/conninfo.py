@@ -33,7 +33,7 @@ URL_PARAMETERS = {
 # As AWS's samples name them; DSQL_HOST and DSQL_USER beat them.
 SAMPLES_VARIABLES = {"host": "CLUSTER_ENDPOINT", "user": "CLUSTER_USER"}
 
-_OBJECTS = frozenset({"configure", "credentials"})  # no text can say them
+OBJECTS = frozenset({"configure", "credentials"})  # no text can say them
 _OTHER_VARIABLES = ("DSQL_URL", "DSQL_CONNECT_AT_INIT")
 
 
@@ -44,7 +44,7 @@ def variable_of(option: str) -> str:
 
 def read_variables(environ: Mapping[str, str], defaults: Mapping[str, object]) -> dict[str, Any]:
     """What the environment says. An empty variable is unset. Raises `ConfigError`."""
-    names = {variable_of(option): option for option in defaults if option not in _OBJECTS}
+    names = {variable_of(option): option for option in defaults if option not in OBJECTS}
     _look_for_misspelt(environ, [*names, *_OTHER_VARIABLES])
     found = {}
     for variable, option in names.items():

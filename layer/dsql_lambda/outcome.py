@@ -112,10 +112,9 @@ def outcome_of(evidence: Evidence, raised: Exception | None, lost: ConnectionLos
 def _outcome_of_commit(evidence: Evidence, raised: Exception | None, lost: ConnectionLost | None) -> Outcome:
     """The same, once there was a flight with COMMIT."""
     failure = evidence.failure
-    is_of_the_flight = evidence.commit is not None and raised is evidence.commit.failure
-    is_ours = raised is None or is_of_the_flight or isinstance(raised, InterfaceError | DatabaseError)
+    is_ours = raised is None or isinstance(raised, InterfaceError | DatabaseError)
     if evidence.commit_tag == "COMMIT":
-        # What failed is only what follows the tag, or a value that nobody gets; or somebody interrupted us.
+        # What failed is only what follows the tag; or somebody interrupted us.
         return Outcome(Ending.COMMITTED) if is_ours else Outcome(Ending.UNKNOWN, error=raised)
     if not is_ours:
         return Outcome(Ending.UNKNOWN if evidence.may_have_committed else Ending.FAILED, error=raised)

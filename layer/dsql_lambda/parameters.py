@@ -42,6 +42,27 @@ def to_texts(values: Sequence[Any], writers: Mapping[type, Writer], names: Seque
     return texts
 
 
+def oid_of(value: Any, writers: Mapping[type, Writer]) -> int:
+    """The OID of the type that a value is sent as; 0 leaves it to the statement, as for texts.
+
+    Of a bare `:a > :b` PostgreSQL makes a comparison of texts: numbers, bytes and moments say what they are, as psycopg 3 has
+    them do. What can mean two types (a float beside a numeric, a moment with an offset, a list) is left to the statement.
+    https://www.postgresql.org/docs/current/typeconv-oper.html
+    """
+    kind = type(value)
+    if kind is str or writers.get(kind) is not WRITERS.get(kind):
+        return 0
+    if kind is int:
+        return _INT4 if -0x80000000 <= value < 0x80000000 else _INT8 if -(1 << 63) <= value < 1 << 63 else _NUMERIC
+    if kind is datetime:
+        return _TIMESTAMP if value.tzinfo is None else 0
+    return _OIDS.get(kind.__name__, 0) if kind.__module__ in {"builtins", "datetime", "decimal"} else 0
+
+
+_INT4, _INT8, _NUMERIC, _TIMESTAMP = 23, 20, 1700, 1114
+_OIDS = {"Decimal": _NUMERIC, "bytes": 17, "bytearray": 17, "date": 1082, "timedelta": 1186}
+
+
 class _BadType(TypeError):
     """A value of a type that can't be sent, before its parameter's name is known."""
 

@@ -279,13 +279,13 @@ class Session:
         """
         return self.exchange(self.compose(statements, stream))
 
-    def exchange(self, flight: Flight) -> list[Any]:
+    def exchange(self, flight: Flight, *, decodes: bool = True) -> list[Any]:
         """Send a flight and read its answers."""
         self.refuse_if_busy()
         try:
             self._queue(flight)
             self.transport.flush()
-            for _ in self._answers(flight):
+            for _ in self._answers(flight, decodes=decodes):
                 pass
         except BaseException as error:
             self._give_up(flight, error)
@@ -354,10 +354,12 @@ class Session:
             raise InterfaceError("the statement holds a zero character, which no SQL text can: take it out")
         if "set_config" in text:
             self.has_settings = True
-        parse = bytearray(b"\x00" + text.encode(encoding) + b"\x00" + _int16(len(statement.oids)))
-        for oid in statement.oids:
+        writers = self.connection.py_types
+        oids = statement.oids or [parameters.oid_of(value, writers) for value in statement.values]
+        parse = bytearray(b"\x00" + text.encode(encoding) + b"\x00" + _int16(len(oids)))
+        for oid in oids:
             parse += _int32(0 if oid in {None, -1} else oid)
-        values = parameters.to_texts(statement.values, self.connection.py_types, statement.names)
+        values = parameters.to_texts(statement.values, writers, statement.names)
         bind = bytearray(b"\x00\x00\x00\x00" + _int16(len(values)))
         for value in values:
             if value is None:

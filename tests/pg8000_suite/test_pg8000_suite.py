@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from dsql_lambda import Connection
 from dsql_lambda.driver import VERSION
-from dsql_lambda.wire import Wire
 from dsql_local.postgres.server import Postgres
 from dsql_local.postgres.template import SUPERUSER, Template
 
@@ -83,7 +83,7 @@ def postgres():
         postgres = ListeningPostgres()
         stack.callback(postgres.stop)
         postgres.start()
-        with Wire(SUPERUSER, unix_sock=str(postgres.socket), database="postgres", ssl_context=False) as connection:
+        with Connection(SUPERUSER, unix_sock=str(postgres.socket), database="postgres", ssl_context=False) as connection:
             connection.run("CREATE ROLE postgres SUPERUSER LOGIN PASSWORD 'pw'")
             connection.run("CREATE EXTENSION hstore")
             connection.run("CREATE DATABASE pg8000_scram_sha_256 TEMPLATE postgres")

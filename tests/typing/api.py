@@ -34,7 +34,10 @@ def bare(event: dict[str, Any], context: object, tx: Transaction) -> int:
     assert_type(tx.run("SELECT 1"), list[list[Any]])
     assert_type(tx.rows("SELECT :a", a=1), list[dict[str, Any]])
     assert_type(tx.row("SELECT 1"), dict[str, Any] | None)
-    assert_type(tx.stream("SELECT 1"), Iterator[dict[str, Any]])
+    rows: Iterator[dict[str, Any]] = tx.stream("SELECT :a", types={"a": 23}, a=1)
+    assert_type(next(rows), dict[str, Any])
+    with tx.stream("SELECT 1") as closed_early:
+        assert_type(list(closed_early), list[dict[str, Any]])
     assert_type(tx.defer("SELECT 1", expect_rows=1), None)
     assert_type(tx.attempt, int)
     return 1
@@ -63,6 +66,7 @@ def everything_else() -> None:
     """Functions and values."""
     assert_type(run_transaction(lambda tx: tx.attempt), int)
     assert_type(retry_on_occ(lambda: "done"), str)
+    assert_type(retry_on_occ(lambda: "done", OCCRetryConfig(), timeout=1.5, logger=Logger()), str)
     options = ConnectOptions.from_url("postgres://admin@host/postgres", port=5433)
     assert_type(options, ConnectOptions)
     assert_type(options.replace(port=1), ConnectOptions)
@@ -80,6 +84,8 @@ def everything_else() -> None:
         assert_type(pool, Pool)
         assert_type(pool.transaction_with_retry(lambda tx: "value"), str)
         with pool.connection() as connection:
+            assert_type(connection, Connection)
+        with pool.acquire() as connection:
             assert_type(connection, Connection)
         assert_type(pool.statistics.idle, int)
         run_transaction(lambda tx: None, source=pool)

@@ -1,15 +1,19 @@
 """The cached connection: kept from one invocation to the next, and replaced without the caller noticing."""
 
+import ast
 import os
+import socket
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from dsql_lambda import ConfigError, ConnectError, TokenError, TransactionError, with_dsql_transaction
-from dsql_lambda.connection import reason_to_replace
-from dsql_lambda.environment import deadline_after
+from dsql_lambda.connector import close_all
+from dsql_lambda.pipeline import FAILED, IDLE, IN_TRANSACTION, Session
+from dsql_lambda.transport import Transport
 
 ADD = "UPDATE accounts SET balance = balance + 1 WHERE id = 1"
 
@@ -18,24 +22,87 @@ def pid(tx):
     return tx.value("SELECT pg_backend_pid()")
 
 
+class Idle:
+    """A session that was opened a moment ago, on a socket whose peer a test plays."""
+
+    def __init__(self):
+        ours, self.peer = socket.socketpair()
+        self.now = 1_000_000.0
+        self.connection = SimpleNamespace(_transaction_status=IDLE)
+        self.session = Session(self.connection, Transport(ours), clock=lambda: self.now)
+
+    def reason(self, *, age=0.0, expires_after=3300.0):
+        self.now += age
+        return self.session.reason_to_replace(self.session.opened_at + expires_after)
+
+
+@pytest.fixture
+def idle():
+    idle = Idle()
+    with idle.peer:
+        yield idle
+        idle.session.abandon()
+
+
 @pytest.mark.parametrize(
-    ("condition", "reason"),
-    [
-        ({"is_open": True}, ""),
-        ({"is_open": False}, "first"),
-        ({"is_open": True, "is_forked": True, "is_readable": True}, "fork"),
-        ({"is_open": True, "is_restored": True}, "restore"),
-        ({"is_open": True, "age": 3299.9}, ""),
-        ({"is_open": True, "age": 3300.0}, "age"),
-        ({"is_open": True, "age": 3100.0, "max_age": 3000.0}, "age"),
-        ({"is_open": True, "age": -1.0}, "age"),
-        ({"is_open": True, "is_idle": False}, "in-transaction"),
-        ({"is_open": True, "is_readable": True}, "closed"),
-    ],
+    ("age", "expires_after", "reason"),
+    [(0.0, 3300.0, ""), (3299.9, 3300.0, ""), (3300.0, 3300.0, "age"), (3100.0, 3000.0, "age"), (-1.0, 3300.0, "age")],
 )
-def test_why_a_connection_is_replaced(condition, reason):
-    """Decided without a round trip; the first reason that holds is named."""
-    assert reason_to_replace(**condition) == reason
+def test_a_connection_is_replaced_for_its_age(idle, age, expires_after, reason):
+    """By wall clock; one that was opened in the future is as old as one can be."""
+    assert idle.reason(age=age, expires_after=expires_after) == reason
+
+
+def test_a_connection_in_a_transaction_is_replaced(idle):
+    """By the status that the server reported last; its age comes first."""
+    for status in (IN_TRANSACTION, FAILED):
+        idle.connection._transaction_status = status
+        assert idle.reason() == "in-transaction"
+    assert idle.reason(age=4000.0) == "age"
+
+
+def test_a_connection_with_something_to_read_is_replaced(idle):
+    """On an idle connection that is the peer's goodbye; so is the end of the stream."""
+    idle.peer.send(b"E")
+    assert idle.reason() == "closed"
+    idle.connection._transaction_status = IN_TRANSACTION
+    assert idle.reason() == "in-transaction"
+
+
+def test_a_connection_with_something_unsent_is_replaced(idle):
+    """Only an interruption leaves that."""
+    idle.session.transport.write(b"Q")
+    assert idle.reason() == "closed"
+
+
+def test_a_closed_connection_is_replaced_before_its_age_is_looked_at(idle):
+    """The first reason that holds is named."""
+    idle.session.abandon()
+    assert idle.reason(age=4000.0) == "closed"
+
+
+def test_a_connection_of_the_parents_is_replaced_before_anything_else(idle):
+    """In a forked child, whatever else holds."""
+    idle.peer.send(b"E")
+    assert in_a_child(lambda: idle.reason(age=4000.0)) == "fork"
+    assert idle.reason() == "closed"
+
+
+def in_a_child(function):
+    """What the function returns in a forked process, as text."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            said = str(function())
+        except BaseException as error:
+            said = repr(error)
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as pipe:
+        return pipe.read()
 
 
 def test_one_connection_serves_one_invocation_after_another(stage):
@@ -74,42 +141,29 @@ def test_a_connection_left_in_a_transaction_is_replaced(stage):
 
 
 def test_a_forked_process_opens_its_own_and_leaves_the_parents_alone(stage):
-    """Not a byte goes out on the parent's session."""
-    stage.run(pid)
+    """Not a byte goes out on the parent's session; both transactions commit, on two backends."""
+    first = stage.run(pid)
     parents = stage.source.get()
-    stage.pid += 1
-    stage.run(pid)
-    assert stage.source.opened_for == "fork"
-    assert parents.is_closed
+
+    def in_the_child():
+        childs = stage.run(pid)
+        assert parents._session.is_closed
+        return childs, stage.source.opened_for
+
+    childs, reason = ast.literal_eval(in_a_child(in_the_child))
+    assert reason == "fork"
+    assert childs != first
+    assert not parents._session.is_closed
+    assert stage.run(pid) == first
     assert stage.events("startup") == 2
 
 
-def test_a_real_fork_shares_no_session(stage):
-    """The child's transaction and the parent's next one both commit, on two backends."""
-    stage.pid = 0
-    stage.source = type(stage.source)(stage.options)
+def test_a_snapshot_holds_no_connection(stage):
+    """What was kept was closed before it was taken, and a new one is opened after it."""
     first = stage.run(pid)
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.write(writer, str(stage.run(pid)).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    childs = int(os.read(reader, 20))
-    os.close(reader)
-    assert childs != first
-    assert stage.run(pid) == first
-
-
-def test_a_restored_snapshot_opens_a_new_one(stage):
-    """What was kept belongs to the snapshot."""
-    stage.run(pid)
-    stage.source.resume()
-    stage.run(pid)
-    assert stage.source.opened_for == "restore"
+    close_all()
+    assert stage.run(pid) != first
+    assert stage.source.opened_for == "closed"
 
 
 def test_a_new_connection_takes_the_kept_token_while_it_is_fresh(stage):
@@ -129,25 +183,12 @@ def test_the_cached_connection_is_a_pg8000_connection(stage):
     assert connection.columns[0]["name"] == "int4"
 
 
-def test_a_deadline_keeps_a_reserve_of_what_lambda_leaves():
-    """Half a second, or a tenth if that is less; the sooner of both limits counts."""
-    assert deadline_after(None) == float("inf")
-    assert deadline_after(2.0, now=lambda: 100.0) == 102.0
-    assert deadline_after(None, 10_000, now=lambda: 100.0) == 109.5
-    assert deadline_after(None, 1_000, now=lambda: 100.0) == 100.9
-    assert deadline_after(2.0, 10_000, now=lambda: 100.0) == 102.0
-    bad: object
-    for bad in (0, -1, "5", True):
-        with pytest.raises(ConfigError, match="timeout is"):
-            deadline_after(bad)  # type: ignore[arg-type]
-
-
 def test_a_wrong_configuration_is_said_at_the_first_use(stage, monkeypatch, tmp_path):
     """By the error that names it."""
     with pytest.raises(ConfigError, match="sslrootcert names no file"):
         stage.new_source(sslrootcert=str(tmp_path / "none.pem")).get()
     with pytest.raises(ConnectError, match="no connection to 127.0.0.1:1"):
-        stage.new_source(port=1).get()
+        stage.new_source(port=1, connect_timeout=0.1).get()
     with pytest.raises(TokenError, match="given credentials"):
         stage.new_source(credentials=7).get()
 
@@ -217,7 +258,7 @@ def calls_of(function, *args):
 
 
 def test_what_a_warm_transaction_asks_the_system_for(options):
-    """One look at the process and one poll of the socket: no timeout is set. The wait for an answer is a poll of its own."""
+    """One poll of the socket: no timeout is set, and forks are counted as they happen. The wait for an answer is another poll."""
     context = Context()
 
     @with_dsql_transaction(options=options)
@@ -230,7 +271,7 @@ def test_what_a_warm_transaction_asks_the_system_for(options):
 
     for each in (empty, write):
         each({}, context)
-    assert calls_of(empty, {}, context) == {"getpid": 1, "poll.poll": 1}
+    assert calls_of(empty, {}, context) == {"poll.poll": 1}
     called = calls_of(write, {}, context)
     assert called.pop("poll.poll") in {1, 2, 3}
-    assert called == {"getpid": 1}
+    assert called == {}

@@ -1,19 +1,19 @@
-"""The wire: how a dead peer shows, at every place of an answer, and what the loop makes of each shape."""
+"""Flights: what travels together, how a dead peer shows at every place of an answer, and what the loop makes of each shape."""
 
 import socket
-import ssl
 import struct
 import threading
 
 import pytest
 from pg8000.exceptions import InterfaceError
 
-from dsql_lambda import DatabaseError, OCCRetryConfig, TransactionError, connect
-from dsql_lambda.attempt import run_in_transaction
-from dsql_lambda.connection import Connection
-from dsql_lambda.link import DeadlineReached, Link
+from dsql_lambda import Connection, DatabaseError, OCCRetryConfig, TransactionError, connect
+from dsql_lambda.claim import Place
+from dsql_lambda.pipeline import FAILED, IDLE, IN_TRANSACTION, Statement
+from dsql_lambda.runner import run_in_transaction
+from dsql_lambda.system import System
 from dsql_lambda.telemetry import Telemetry
-from dsql_lambda.wire import FAILED, IDLE, IN_TRANSACTION, Statement
+from dsql_lambda.transport import Transport
 
 
 def message(kind, payload=b""):
@@ -60,17 +60,17 @@ class Peer:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def connect(self):
-        return Connection("admin", sock=Link(socket.create_connection(self._listener.getsockname())), database="postgres")
+        return Connection("admin", sock=Transport(socket.create_connection(self._listener.getsockname())), database="postgres")
 
-    def checkout(self, deadline_at):
-        connection = self.connect()
-        connection.claim()
-        return connection
+    def _checkout(self, claim, deadline_at):
+        place = Place()
+        place.take(claim)
+        place.session = self.connect()._session
+        return place.session
 
-    def checkin(self, connection, reason):
-        connection.release()
-        if not connection.is_closed:
-            connection.close()
+    def _checkin(self, claim, reason):
+        claim.place.session.close()
+        claim.place.release(claim)
 
     def close(self):
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -92,7 +92,8 @@ def peer_of():
 
 
 def run(peer, function, **more):
-    return run_in_transaction(function, peer, telemetry=Telemetry(logger=Silent()), sleep=lambda seconds: None, **more)
+    system = System(sleep=lambda seconds: None)
+    return run_in_transaction(function, peer, telemetry=Telemetry(logger=Silent()), system=system, **more)
 
 
 class Silent:
@@ -133,28 +134,8 @@ def test_a_fatal_keeps_its_words_when_the_stream_ends_after_it(peer_of):
         connection = peer_of(FATAL).connect()
         with pytest.raises(DatabaseError, match="administrator command"):
             call(connection)
-        assert connection.is_broken
+        assert connection._session.is_closed
         connection.close()
-
-
-@pytest.mark.parametrize(
-    "lost", [TimeoutError(), ConnectionResetError(), BrokenPipeError(), ssl.SSLError("eof"), ssl.SSLEOFError()]
-)
-def test_what_a_socket_raises_breaks_the_link(lost):
-    """Each is remembered, so that the ending is known whatever the function makes of it."""
-
-    class Dying(socket.socket):
-        def recv(self, *args):
-            raise lost
-
-    ours, theirs = socket.socketpair()
-    with theirs:
-        link = Link(Dying(fileno=ours.detach()))
-        with pytest.raises(type(lost)):
-            link.read(1)
-        assert link.failure is lost
-        assert not isinstance(link.failure, DeadlineReached)
-        link.close()
 
 
 def test_idle_inside_a_transaction_is_an_error(peer_of):
@@ -204,11 +185,11 @@ def test_one_sync_makes_a_flight_atomic(dsql, connection):
     """An error in the middle skips the rest, COMMIT included; the statement is named."""
     add = "UPDATE accounts SET balance = balance + 1 WHERE id = 1"
     with pytest.raises(DatabaseError) as caught:
-        connection.fly(statements("BEGIN", add, "SELECT 1 / 0", add, "COMMIT"))
+        connection._session.fly(statements("BEGIN", add, "SELECT 1 / 0", add, "COMMIT"))
     assert (caught.value.sqlstate, caught.value.statement) == ("22012", "SELECT 1 / 0")
-    assert connection.transaction_status == FAILED
-    connection.fly(statements("ROLLBACK"))
-    assert connection.transaction_status == IDLE
+    assert connection._session.transaction_status == FAILED
+    connection._session.fly(statements("ROLLBACK"))
+    assert connection._session.transaction_status == IDLE
     assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["100"]]
 
 
@@ -216,18 +197,18 @@ def test_a_refused_begin_runs_nothing_behind_it(dsql, connection):
     """With a Sync after each statement the writes would commit one by one."""
     add = "UPDATE accounts SET balance = balance + 1 WHERE id = 1"
     with pytest.raises(DatabaseError):
-        connection.fly(statements("BEGIN ISOLATION LEVEL NONSENSE", add, "COMMIT"))
-    assert connection.transaction_status == IDLE
+        connection._session.fly(statements("BEGIN ISOLATION LEVEL NONSENSE", add, "COMMIT"))
+    assert connection._session.transaction_status == IDLE
     assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["100"]]
 
 
 def test_results_of_a_flight_are_apart(connection):
     """Rows, columns, counts and tags of each."""
     texts = ("BEGIN", "SELECT id FROM accounts ORDER BY id", "UPDATE accounts SET balance = 1")
-    begun, rows, none = connection.fly(statements(*texts))
+    begun, rows, none = connection._session.fly(statements(*texts))
     assert (begun.command_tag, begun.rows, rows.rows, rows.column_names) == ("BEGIN", None, [[1], [2], [3]], ["id"])
     assert (none.command_tag, none.row_count) == ("UPDATE 3", 3)
-    assert connection.transaction_status == IN_TRANSACTION
+    assert connection._session.transaction_status == IN_TRANSACTION
     connection.run("ROLLBACK")
 
 
@@ -235,7 +216,7 @@ def test_a_flight_larger_than_the_buffers(connection):
     """10 MiB of parameters and rows at once, in one flight."""
     big = "x" * 5_000_000
     text = "SELECT $1::text"
-    results = connection.fly([Statement(text, text, (big,)), Statement(text, text, (big,))])
+    results = connection._session.fly([Statement(text, text, (big,)), Statement(text, text, (big,))])
     assert [len(each.rows[0][0]) for each in results if each.rows] == [5_000_000, 5_000_000]
 
 
@@ -244,6 +225,5 @@ def test_a_closed_connection_says_so(options):
     connection = connect(options)
     connection.close()
     with pytest.raises(InterfaceError, match="connection is closed"):
-        connection.fly(statements("SELECT 1"))
-    assert connection.is_closed
-    assert connection.is_broken
+        connection._session.fly(statements("SELECT 1"))
+    assert connection._session.is_closed

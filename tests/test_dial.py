@@ -1,21 +1,23 @@
-"""The link: TLS that is always verified, a token that never leaves before it is, and a stream that can't deadlock."""
+"""How a socket is opened: TLS that is always verified, and a token that never leaves before it is."""
 
 import datetime
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 import trustme
 
-from dsql_lambda import ConfigError, ConnectError, ConnectOptions, connect
-from dsql_lambda import link as link_module
-from dsql_lambda.connection import Connection, open_connection
+from dsql_lambda import ConfigError, ConnectError, Connection, ConnectOptions, connect
+from dsql_lambda import dial as dial_module
+from dsql_lambda.connector import ConnectionFactory
 from dsql_lambda.credentials import Credentials
-from dsql_lambda.system import NEVER, DeadlineReached, Link, dial
-from dsql_lambda.options import signer_for
+from dsql_lambda.dial import dial
+from dsql_lambda.refusal import Unreachable
+from dsql_lambda.system import NEVER, System, open_tcp
 
 HOST = "a1b2c3d4e5f6g7h8i9j0k1l2m3.dsql.us-east-1.on.aws"
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")
@@ -128,10 +130,10 @@ def options_for(authority: trustme.CA) -> Callable[..., ConnectOptions]:
 def test_direct_tls_sends_sni_and_saves_the_question(serve, options_for):
     """The first byte is the handshake's; the name is the endpoint's, whatever is dialled."""
     server = serve()
-    link = dial(options_for(server), NEVER)
-    link.write(b"hello")
-    link.flush()
-    link.close()
+    transport = dial(options_for(server), NEVER)
+    transport.write(b"hello")
+    transport.flush()
+    transport.close()
     assert server.names == [HOST]
     assert SSL_REQUEST not in server.said
 
@@ -143,7 +145,7 @@ def test_a_server_without_direct_tls_is_asked_and_the_choice_remembered(serve, o
     for _ in range(2):
         dial(options_for(server), NEVER).close()
     assert server.said.count(SSL_REQUEST) == 2
-    assert ("127.0.0.1", server.port) in link_module._declined_direct
+    assert ("127.0.0.1", server.port) in dial_module._declined_direct
 
 
 def another_authority() -> str:
@@ -190,9 +192,9 @@ def test_what_is_no_postgresql_server_gets_no_token(serve, options_for):
 def test_tls_older_than_1_2_is_refused(options_for):
     """Whatever the server offers."""
     for pem in ("", "system", another_authority()):
-        assert link_module.tls_context(pem).minimum_version == ssl.TLSVersion.TLSv1_2
-        assert link_module.tls_context(pem).verify_mode == ssl.CERT_REQUIRED
-        assert link_module.tls_context(pem).check_hostname
+        assert dial_module.tls_context(pem).minimum_version == ssl.TLSVersion.TLSv1_2
+        assert dial_module.tls_context(pem).verify_mode == ssl.CERT_REQUIRED
+        assert dial_module.tls_context(pem).check_hostname
 
 
 def test_tls_1_2_is_enough(serve, options_for):
@@ -231,7 +233,7 @@ def test_a_name_that_is_not_there_says_what_to_check():
         raise socket.gaierror(-2, "Name or service not known")
 
     with pytest.raises(ConnectError, match=f"the name {HOST} can't be resolved: check DSQL_HOST"):
-        dial(ConnectOptions(host=HOST), NEVER, opener=opener)
+        dial(ConnectOptions(host=HOST), NEVER, System(opener=opener))
 
 
 def test_a_network_without_an_answer_says_what_to_check():
@@ -242,123 +244,55 @@ def test_a_network_without_an_answer_says_what_to_check():
         raise TimeoutError
 
     with pytest.raises(ConnectError, match="no answer from .*security group"):
-        dial(ConnectOptions(host=HOST), 5.0, opener=opener, monotonic=lambda: 0.0)
+        dial(ConnectOptions(host=HOST), 5.0, System(opener=opener, monotonic=lambda: 0.0))
 
 
-def test_several_addresses_share_the_time(monkeypatch):
-    """`timeout` is for all of them: the first that hangs leaves nothing for the others."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-        port = full.getsockname()[1]
+@pytest.fixture
+def full():
+    """The port of a listener whose queue is full: who connects hangs."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        port = listener.getsockname()[1]
         fillers = [socket.socket() for _ in range(4)]
         for each in fillers:
             each.setblocking(False)
             each.connect_ex(("127.0.0.1", port))
-        addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))] * 3
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *args: addresses)
-        tries = []
-
-        def noted(end):
-            tries.append(end)
-            return 0.05
-
-        monkeypatch.setattr(link_module, "_left", lambda end, now: noted(end))
-        with pytest.raises(TimeoutError):
-            link_module.open_tcp(("name", port), 0.01)
+        yield port
         for each in fillers:
             each.close()
-    assert len(tries) == 1
+
+
+def has_addresses(monkeypatch, *ports):
+    addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: addresses)
+
+
+def test_a_dead_address_leaves_time_for_the_next_one(full, monkeypatch):
+    """Each address of a name gets its share of what is left."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        has_addresses(monkeypatch, full, port)
+        with open_tcp(("name", 5432), 1.0) as sock:
+            assert sock.getpeername() == ("127.0.0.1", port)
+
+
+def test_several_dead_addresses_share_the_time(full, monkeypatch):
+    """`timeout` is for all of them."""
+    has_addresses(monkeypatch, full, full, full)
+    started_at = time.monotonic()
+    with pytest.raises(TimeoutError):
+        open_tcp(("name", 5432), 0.6)
+    assert time.monotonic() - started_at < 1.5
 
 
 def test_a_server_that_is_not_there_says_what_to_check(options_for, serve):
-    """Refused by the machine."""
+    """Refused by the machine; `connect` tries again until `connect_timeout`."""
     server = serve()
     server.close()
-    with pytest.raises(ConnectError, match="no connection to 127.0.0.1:[0-9]+: Connection refused; check DSQL_HOST"):
-        connect(options_for(server))
-
-
-# The stream
-
-
-@pytest.fixture
-def pair():
-    ours, theirs = socket.socketpair()
-    link = Link(ours)
-    yield link, theirs
-    link.close()
-    theirs.close()
-
-
-def test_reads_are_exact_and_short_only_at_the_end(pair):
-    """As a file's."""
-    link, peer = pair
-    peer.sendall(b"abcdef")
-    assert (link.read(2), link.read(3)) == (b"ab", b"cde")
-    peer.close()
-    assert (link.read(5), link.is_readable()) == (b"f", True)
-    assert isinstance(link.failure, ConnectionResetError)
-    with pytest.raises(ConnectionError, match="broken"):
-        link.read(1)
-
-
-def test_a_flight_larger_than_the_sockets_buffers_does_not_deadlock(pair):
-    """The peer answers while it is being written to: 10 MiB each way, by one thread at either side."""
-    link, peer = pair
-    size = 10 * 1024 * 1024
-
-    def echo() -> None:
-        left = size
-        while left:
-            data = peer.recv(65_536)
-            peer.sendall(data)
-            left -= len(data)
-
-    thread = threading.Thread(target=echo)
-    thread.start()
-    sent = bytes(range(256)) * (size // 256)
-    link.write(sent)
-    link.flush()
-    assert link.read(size) == sent
-    thread.join()
-    assert link.handed == link.written == size
-
-
-def test_a_deadline_ends_every_wait(pair):
-    """Reading from a silent peer, and writing to one that does not read."""
-    link, _ = pair
-    now = [0.0]
-    link._monotonic = lambda: now[0]
-    link.deadline_at = 0.01
-    with pytest.raises(DeadlineReached):
-        link.read(1)
-    assert isinstance(link.failure, DeadlineReached)
-
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        full = Link(ours, timeout=0.01)
-        full.write(b"x" * 10_000_000)
-        with pytest.raises(DeadlineReached):
-            full.flush()
-        assert 0 < full.handed < 10_000_000
-        assert full.written == full.handed
-
-
-def test_an_idle_link_is_readable_when_the_peer_has_gone(pair):
-    """One poll tells, without waiting."""
-    link, peer = pair
-    assert not link.is_readable()
-    peer.close()
-    assert link.is_readable()
-
-
-def test_a_broken_link_keeps_no_token_in_its_buffers(pair):
-    """What was to be sent is dropped."""
-    link, peer = pair
-    peer.close()
-    link.write(b"password" * 100_000)
-    with pytest.raises(OSError):
-        link.flush()
-    assert b"password" not in bytes(link._outgoing)
+    sentence = "no connection to 127.0.0.1:[0-9]+: Connection refused; check DSQL_HOST"
+    with pytest.raises(Unreachable, match=sentence):
+        dial(options_for(server), NEVER)
+    with pytest.raises(ConnectError, match=sentence):
+        connect(options_for(server, connect_timeout=0.2))
 
 
 # PrivateLink
@@ -388,7 +322,7 @@ def test_three_names_may_differ(serve, options_for):
         cluster_id="a1b2c3d4e5f6g7h8i9j0k1l2m3",
     )
     with pytest.raises(ConnectError, match="did not answer within connect_timeout"):
-        open_connection(Connection, options, signer_for(options), opener=opener)
+        ConnectionFactory(options, system=System(opener=opener)).open(Connection)
     assert dialled == [("vpce-0a1b2c.dsql-fnh4.us-east-1.vpce.amazonaws.com", server.port)]
     assert server.names == [private]
     assert b"options\0-c amzn-cluster-id=a1b2c3d4e5f6g7h8i9j0k1l2m3\0" in startup[0]

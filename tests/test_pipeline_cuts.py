@@ -13,14 +13,16 @@ import threading
 import time
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from types import FunctionType
 
 import pytest
 
-from dsql_lambda import CommitOutcomeUnknown, DeadlineExceeded, connect
-from dsql_lambda.attempt import run_in_transaction
-from dsql_lambda.connection import Connection
-from dsql_lambda.system import NEVER, Link
+from dsql_lambda import CommitOutcomeUnknown, Connection, DeadlineExceeded, connect
+from dsql_lambda.claim import Place
+from dsql_lambda.runner import run_in_transaction
+from dsql_lambda.system import NEVER, System
 from dsql_lambda.telemetry import Telemetry
+from dsql_lambda.transport import Transport
 
 ADD = "UPDATE accounts SET balance = balance + :amount WHERE id = :id"
 PATIENCE = 0.15
@@ -126,15 +128,19 @@ class Stopping(socket.socket):
 
     def send(self, data, *flags):
         if self.left is None:
-            return super().send(data, *flags)
+            return socket.socket.send(self, data, *flags)
         if not self.left:
             if self.how == "silence":
                 time.sleep(0.01)  # it is writable, so waiting for that would spin
                 raise BlockingIOError
-            raise {"rst": ConnectionResetError, "fin": BrokenPipeError}[self.how]()
-        count = super().send(data[: self.left], *flags)
+            raise {"rst": ConnectionResetError, "fin": BrokenPipeError}[self.how](self.how)
+        count = socket.socket.send(self, data[: self.left], *flags)
         self.left -= count
         return count
+
+
+# Only what the socket's own code raises is a lost connection, so this code is run as if it stood in the module of TLS's sockets.
+Stopping.send = FunctionType(Stopping.send.__code__, {**globals(), "__name__": "ssl"})  # type: ignore[method-assign]
 
 
 class Plain:
@@ -154,21 +160,22 @@ class Plain:
     def open(self):
         sock = Stopping()
         sock.connect(("127.0.0.1", self._relay.port))
-        connection = Connection("admin", sock=Link(sock), database="postgres", password=self._options.token().value)
+        connection = Connection("admin", sock=Transport(sock), database="postgres", password=self._options.token().value)
         if not self.opened and self._stop is not None:
             sock.left, sock.how = self._stop.at, self._stop.how
         return connection
 
-    def checkout(self, deadline_at):
+    def _checkout(self, claim, deadline_at):
         connection = self.open() if self.opened else self.first
-        connection.claim()
         self.opened += 1
-        return connection
+        place = Place()
+        place.take(claim)
+        place.session = connection._session
+        return place.session
 
-    def checkin(self, connection, reason):
-        connection.release()
-        if not connection.is_closed:
-            connection.abandon()
+    def _checkin(self, claim, reason):
+        claim.place.session.abandon()
+        claim.place.release(claim)
 
 
 class Secret(Plain):
@@ -196,7 +203,11 @@ def result_of(source, how=""):
     deadline_at = time.monotonic() + PATIENCE if how == "silence" else NEVER
     try:
         return run_in_transaction(
-            write, source, telemetry=Telemetry(logger=Silent()), sleep=lambda seconds: None, deadline_at=deadline_at
+            write,
+            source,
+            telemetry=Telemetry(logger=Silent()),
+            system=System(sleep=lambda seconds: None),
+            deadline_at=deadline_at,
         )
     except (CommitOutcomeUnknown, DeadlineExceeded) as error:
         return type(error).__name__
