@@ -263,7 +263,7 @@ def test_the_loser_goes_on_as_if_alone(dsql, pair):
     assert loser.run("SELECT * FROM accounts ORDER BY id") == [["1", "120"], ["2", "105"], ["3", "100"], ["4", "400"]]
     assert loser.error("COMMIT") == OC000
     assert loser.run("SELECT * FROM accounts ORDER BY id") == [["1", "101"], ["2", "100"], ["3", "100"]]
-    assert reasons(dsql) == ["a rival committed first"]
+    assert reasons(dsql) == ["another transaction committed first"]
 
 
 def test_a_loser_holds_no_locks(dsql, connect):

@@ -3,7 +3,7 @@
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.engine.schema_conflicts import NAMES, CatalogHistory, Change
+from dsql_local.engine.schema_conflicts import MAX_NAMES, CatalogHistory, Change
 from dsql_local.protocol.messages import query
 from dsql_local.rules.objects import ObjectName
 from dsql_local.rules.verdict import judge
@@ -254,7 +254,7 @@ def test_the_objects_that_a_statement_names(sql, names):
 def test_the_history_is_bounded():
     """It forgets the names whose last change is the oldest."""
     history = CatalogHistory()
-    for number in range(NAMES + 10):
+    for number in range(MAX_NAMES + 10):
         history.record([Change(ObjectName(f"t{number}", "public"))])
     assert history.changed_since("t0", 0) == frozenset()
-    assert history.changed_since(f"t{NAMES + 9}", 0) == {"public"}
+    assert history.changed_since(f"t{MAX_NAMES + 9}", 0) == {"public"}

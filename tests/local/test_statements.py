@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
 
 from dsql_local import LocalDsql
-from dsql_local.rules.bulk_insert import condensed
+from dsql_local.rules.bulk_insert import condense
 from dsql_local.rules.statements import Kind, identifiers, kind_of, locks_for_update, may_write, split
 from dsql_local.rules.verdict import judge
 
@@ -140,7 +140,7 @@ def test_a_long_insert_is_judged_like_a_short_one(rows, between):
     """What is left out of a long INSERT changes nothing but that its rows are counted, and never too few of them."""
     number = itertools.count(1)
     texts = [re.sub(r"\{\}", lambda _: f"${next(number)}", row) for row in rows]
-    short, left_out = condensed("INSERT INTO s.t VALUES " + between.join(texts))
+    short, left_out = condense("INSERT INTO s.t VALUES " + between.join(texts))
     whole, condensed_verdict = judge("INSERT INTO s.t VALUES " + between.join(texts)), judge(short)
     assert replace(whole, rows=None) == replace(condensed_verdict, rows=None)
     assert (condensed_verdict.rows or 0) + left_out >= (whole.rows or 0)
@@ -151,7 +151,7 @@ def test_the_rows_of_a_long_insert_are_counted(rows):
     """Rows that look alike stand once in what is parsed, and count all the same."""
     values = ", ".join(f"(${3 * row + 1}::int, ${3 * row + 2}::text, ${3 * row + 3})" for row in range(rows))
     assert judge(f"INSERT INTO t (a, b, c) VALUES {values} ON CONFLICT DO NOTHING").rows == rows
-    assert len(condensed(f"INSERT INTO t VALUES {values}")[0]) < 80
+    assert len(condense(f"INSERT INTO t VALUES {values}")[0]) < 80
 
 
 def test_a_long_insert_costs_no_more_than_postgresql_itself():

@@ -1,8 +1,7 @@
-"""`python -m dsql_local invoke`: build the application, start a local DSQL, run one function on it, end everything.
+"""`python -m dsql_local invoke`: builds the application, runs one function on a local DSQL, and stops everything.
 
-Knows the order of the steps, and nothing of how each is done. The function's schema is `schema.sql` beside its source; the
-database role that the template declares as DSQL_USER is made before it is applied. As with `sam local invoke`, the response goes
-to standard output, everything else to standard error.
+It creates the database role that the template declares as DSQL_USER, and applies `schema.sql` from the function's source folder.
+As with `sam local invoke`, the response goes to standard output, everything else to standard error.
 """
 
 import argparse
@@ -24,7 +23,7 @@ __all__ = ["main"]
 
 
 def main(argv: list[str]) -> int:
-    """Run the command; 0 only if the function answered without an error."""
+    """Run the command; returns 0 only if the function responded without an error."""
     options = _options(argv)
     exit_on_signals()
     try:
@@ -39,10 +38,12 @@ def main(argv: list[str]) -> int:
 
 def _options(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dsql_local invoke", description=__doc__.partition("\n")[0])
-    parser.add_argument("--function", default="TransferFunction", help="its logical id in the template (default: %(default)s)")
+    parser.add_argument("--function", default="TransferFunction", help="logical id in the template (default: %(default)s)")
     parser.add_argument("--event", type=Path, default=Path("events/transfer.json"), help="a JSON file (default: %(default)s)")
     parser.add_argument("--conflicts", type=int, default=0, metavar="N", help="fail the first N COMMITs with OC000")
-    parser.add_argument("--via", choices=["auto", "sam", "rie"], default="auto", help="sam local invoke, or the emulator alone")
+    parser.add_argument(
+        "--via", choices=["auto", "sam", "rie"], default="auto", help="sam local invoke, or only the Runtime Interface Emulator"
+    )
     parser.add_argument("--project", type=Path, default=Path(), help="the folder of template.yaml (default: this one)")
     return parser.parse_args(argv)
 
@@ -78,12 +79,12 @@ def _step(text: str) -> None:
 
 
 def _through_docker(via: str) -> bool:
-    """Whether to go through `sam local invoke`: when an engine answers, unless told otherwise."""
+    """Whether to use `sam local invoke`: with "auto", if a Docker engine answers."""
     if via == "rie":
         return False
     answers = sam_cli.docker_engine() is not None
     if via == "sam" and not answers:
-        raise sam_cli.SamError("no Docker engine answers; start one, or invoke with VIA=rie")
+        raise sam_cli.SamError("no Docker engine answers; start one, or use VIA=rie")
     return answers
 
 

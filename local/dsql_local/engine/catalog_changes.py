@@ -1,9 +1,9 @@
-"""What an open transaction's DDL has changed: a question to PostgreSQL on its own backend, before COMMIT. It decides nothing.
+"""Queries on a backend: which objects the DDL of its open transaction has changed. It decides nothing.
 
-PostgreSQL locks a relation whose columns, constraints or indexes it changes, against other changes at least, and a referenced
-table for a foreign key. GRANT locks nothing, but writes the relation's row of the catalog, or a column's. A view changes with
-what it reads. A new table has system columns of its own, a new view a rule and a type. What was dropped is gone from the catalog:
-an event trigger has written its names down (see `sys_schema`).
+PostgreSQL locks a relation whose columns, constraints or indexes change, at least against other changes, and the referenced table
+of a foreign key. GRANT takes no lock, but updates the catalog's row of the relation or the column. A view changes with what it
+reads. A new table has new system columns, a new view a new rule and type. Dropped objects are not in the catalog any more: an
+event trigger notes their names (see `postgres.sys_schema`).
 """
 
 import json
@@ -14,7 +14,7 @@ from .schema_conflicts import Change
 
 __all__ = ["changed_objects", "search_path"]
 
-# A row is the transaction's own if its transaction id is not below it: rows of younger ones are not in its snapshot.
+# A row is the transaction's own if its xmin is not below its transaction id: those of later transactions are not in its snapshot.
 _OWN = "{}.xmin::text::bigint >= (pg_current_xact_id()::text::bigint & 4294967295)"
 _CHANGED = f"""
 WITH RECURSIVE changed (oid) AS (
@@ -34,7 +34,7 @@ UNION SELECT n.nspname, p.proname, false FROM pg_proc p JOIN pg_namespace n ON n
 
 
 async def changed_objects(backend: Backend) -> list[Change]:
-    """The tables, views, sequences, indexes and functions that the open transaction has made, changed or dropped."""
+    """The tables, views, sequences, indexes and functions that the open transaction has created, changed or dropped."""
     rows = await backend.run(_CHANGED)
     ((dropped,),) = await backend.run("SELECT current_setting('dsql.dropped', true)")
     changes = [Change(ObjectName(name, schema), is_new=is_new == "t") for schema, name, is_new in rows if name is not None]
@@ -42,6 +42,6 @@ async def changed_objects(backend: Backend) -> list[Change]:
 
 
 async def search_path(backend: Backend) -> frozenset[str]:
-    """The schemas in which a name without one is looked for."""
+    """The schemas in which a name without a schema is searched."""
     rows = await backend.run("SELECT unnest(current_schemas(true))")
     return frozenset(schema for (schema,) in rows if schema is not None)

@@ -1,8 +1,8 @@
-"""The schema `sys` and what else a cluster's catalog has of its own, as SQL that is run once when the template is made.
+"""The schema `sys`, and other differences of DSQL's catalog, as SQL that runs once when the template is initialized.
 
-A job is a row of `sys._jobs`. CREATE INDEX ASYNC makes an index that is neither valid nor kept up nor unique yet; the job builds
-it anew as what it is to be. One whose keys turn out not to be unique stays as it does on a cluster: not valid, but unique for
-every new row, until it is dropped. `jobs` says when; the functions whose names begin with `_` are called by the front alone.
+A job is a row of `sys._jobs`. CREATE INDEX ASYNC creates an index that is neither valid, ready nor unique; its job rebuilds it.
+If its keys are not unique, the index stays invalid but rejects new duplicates until it is dropped, as on a cluster.
+Functions whose names start with `_` are internal. `engine.jobs` decides when jobs run.
 """
 
 from ..rules.quoting import quote_literal
@@ -10,14 +10,14 @@ from ..rules.rulebook import SHOWN
 
 __all__ = ["SETTINGS", "SETUP"]
 
-KEPT = "30 minutes"  # that a job is listed when it is done
+KEPT = "30 minutes"  # how long a finished job stays listed
 
 SETTINGS = f"""
 default_text_search_config = '{SHOWN["default_text_search_config"]}'
 dsql.enable_batched_nestloop = on
 """
 
-# One statement a paragraph.
+# Paragraphs separate statements.
 SETUP = f"""
 CREATE SCHEMA sys
 

@@ -1,6 +1,6 @@
-"""The tables, views, sequences and functions that a statement names, as it names them. Pure: a parse tree in, names out.
+"""The tables, views, sequences and functions that a statement names. Pure: a parse tree in, names out.
 
-What a name means in a search path, only PostgreSQL knows; what hides behind it (a view's tables, a table's indexes) is not asked.
+The search path is PostgreSQL's business; objects behind a name (a view's tables, a table's indexes) are not included.
 """
 
 from collections.abc import Iterator
@@ -17,19 +17,19 @@ _RELATIONS = ("OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_SEQUENCE", "OBJECT_INDEX")
 
 @dataclass(frozen=True, slots=True)
 class ObjectName:
-    """An object's name; `schema` is None where the search path decides."""
+    """The name of an object; `schema` is None if the search path decides."""
 
     name: str
     schema: str | None = None
 
     @classmethod
     def of(cls, parts: list[str]) -> "ObjectName":
-        """A qualified name by its parts."""
+        """The name with these parts."""
         return cls(parts[-1], parts[-2] if len(parts) > 1 else None)
 
 
 def named_objects(kind: str, statement: Node, found: Found) -> frozenset[ObjectName]:
-    """Every object that a statement names; functions that PostgreSQL has and names of WITH queries are among them."""
+    """All objects that a statement names, including built-in functions and names of WITH queries."""
     return frozenset(name for name in _names(kind, statement, found) if name.name)
 
 
@@ -51,7 +51,7 @@ def _names(kind: str, statement: Node, found: Found) -> Iterator[ObjectName]:
 
 
 def _sequence(argument: object) -> Iterator[ObjectName]:
-    """The sequence that nextval('…') is called with, if its text stands there."""
+    """The sequence in nextval('…'), if it is a literal."""
     text = at(argument, "A_Const.sval.sval") or at(argument, "TypeCast.arg.A_Const.sval.sval")
     if isinstance(text, str):
         yield ObjectName.of([part.strip('"') for part in text.split(".")])

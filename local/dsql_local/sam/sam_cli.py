@@ -1,7 +1,6 @@
-"""SAM's command line, as a local run needs it: `sam build`, and `sam local invoke` in Docker on a local DSQL.
+"""The SAM CLI: `sam build`, and `sam local invoke` with a local DSQL.
 
-Knows what `sam` has to be told, and that everything it starts must end with us. The commands see nothing of the caller's own AWS
-session.
+Commands do not see the caller's AWS credentials, and everything they start ends with this process.
 """
 
 import contextlib
@@ -21,22 +20,22 @@ from .docker_relay import PORT, DockerRelay
 from .rie import MARKERS, Invocation, is_error
 from .signals import deferred
 
-__all__ = ["SamError", "build", "docker_engine", "local_invoke", "reachable"]
+__all__ = ["SamError", "build", "docker_engine", "local_invoke", "reachable_port"]
 
 ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
-IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"  # what SAM runs the template's functions in
-PARAMETERS = ("--parameter-overrides", f"Architecture={ARCHITECTURE}")  # so that no image has to be emulated
+IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"  # the image in which SAM runs the functions
+PARAMETERS = ("--parameter-overrides", f"Architecture={ARCHITECTURE}")  # avoids an emulated image
 SAM = (sys.executable, "-m", "samcli")
-END_SECONDS = 2.0  # SAM would wait for its container, which is removed anyway
-NO_SERVICE = "http://127.0.0.1:1"  # refuses at once
+STOP_SECONDS = 2.0  # SAM would wait for its container, which is removed anyway
+NO_SERVICE = "http://127.0.0.1:1"  # connections are refused at once
 
 
 class SamError(Exception):
-    """A command failed, or cannot be run; the sentence says what to do."""
+    """A command failed or cannot run; the message says what to do."""
 
 
 def build(project: Path) -> None:
-    """`sam build`, quietly; its output is the error's text when it fails."""
+    """Run `sam build`. Raises `SamError` with its output."""
     with tempfile.TemporaryFile("w+") as output:
         with _running([*SAM, "build", *PARAMETERS], project, _environment({}), stdout=output, stderr=output) as sam:
             status = sam.wait()
@@ -46,21 +45,21 @@ def build(project: Path) -> None:
 
 
 def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, str]) -> Invocation:
-    """`sam local invoke` with these variables; shows what SAM and the function write, as it comes.
+    """Run `sam local invoke` with these variables, and show what SAM and the function write.
 
-    SAM sets every variable that the template declares from its own environment, so none has to be written to a file.
+    SAM takes every variable that the template declares from its environment, so no file of variables is needed.
     """
     command = [*SAM, "local", "invoke", name, "--event", str(event), "--skip-pull-image", *PARAMETERS]
     lines: list[str] = []
     with (
-        reachable(int(variables["DSQL_PORT"])) as address,
-        tempfile.TemporaryDirectory(prefix="dsql-sam-") as temporary,  # SAM leaves a file behind
+        reachable_port(int(variables["DSQL_PORT"])) as address,
+        tempfile.TemporaryDirectory(prefix="dsql-sam-") as temporary,  # SAM leaves a file in it
         tempfile.TemporaryFile("w+") as output,
-        _container_ended(address),
+        _container_removed(address),
     ):
         environment = {**_environment(variables), **address, "TMPDIR": temporary}
         with _running(command, project, environment, stdout=output, stderr=subprocess.PIPE) as sam:
-            assert sam.stderr is not None  # noqa: S101 - it was asked for
+            assert sam.stderr is not None  # noqa: S101 - it is a pipe
             for line in _function_lines(sam.stderr):
                 lines.append(line)
                 print(line, file=sys.stderr, flush=True)
@@ -68,7 +67,7 @@ def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, 
         output.seek(0)
         answer = output.read().strip()
     if status != 0 or not answer:
-        raise SamError(f"sam local invoke ended with status {status} and no response: its own lines are above")
+        raise SamError(f"sam local invoke ended with status {status} and no response; its output is above")
     try:
         response = json.loads(answer)
     except ValueError:  # such as "Task timed out after 15.00 seconds"
@@ -77,8 +76,8 @@ def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, 
 
 
 def docker_engine() -> Any | None:
-    """A client of the Docker engine, found as SAM finds it; None if there is none."""
-    docker = importlib.import_module("docker")  # SAM's own dependency, which ships no types
+    """A client of the Docker engine, found as SAM finds it; None if no engine answers."""
+    docker = importlib.import_module("docker")  # a dependency of SAM; it ships no types
     try:
         client = docker.from_env(timeout=5)
         client.ping()
@@ -88,14 +87,14 @@ def docker_engine() -> Any | None:
 
 
 def _environment(local: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a command: the local DSQL's variables, and nothing of the caller's own AWS session."""
+    """The environment of a command: the caller's, without its AWS configuration, plus the local DSQL's variables."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "DSQL_", "CLUSTER_ENDPOINT"))}
     return {
         **kept,
         **local,
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        # `sam local` asks who the caller is, and goes on when nobody tells: these credentials are nobody's.
+        # `sam local` calls STS, and continues when it fails; these credentials belong to nobody.
         "AWS_ENDPOINT_URL_STS": NO_SERVICE,
         "AWS_MAX_ATTEMPTS": "1",
         "PYTHON": sys.executable,  # for layer/Makefile
@@ -104,25 +103,25 @@ def _environment(local: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def reachable(port: int) -> Iterator[dict[str, str]]:
-    """The variables by which a container dials this machine's 127.0.0.1:port."""
+def reachable_port(port: int) -> Iterator[dict[str, str]]:
+    """The variables with which a container reaches this machine's 127.0.0.1:port."""
     engine = docker_engine()
-    assert engine is not None  # noqa: S101 - the caller has seen it
+    assert engine is not None  # noqa: S101 - the caller has checked it
     if sys.platform != "linux" or engine.info().get("OperatingSystem") == "Docker Desktop":
         yield {"DSQL_HOSTADDR": "host.docker.internal", "DSQL_PORT": str(port)}
         return
     if not engine.images.list(filters={"reference": IMAGE}):
-        print(f"    pulling {IMAGE}, once; this can take minutes", file=sys.stderr, flush=True)
+        print(f"    pulling {IMAGE} (only once; this can take minutes)", file=sys.stderr, flush=True)
         try:
             engine.images.pull(IMAGE)
         except sys.modules["docker"].errors.DockerException as error:
-            raise SamError(f"the Docker engine could not pull {IMAGE} ({error}); invoke with VIA=rie") from error
+            raise SamError(f"the Docker engine could not pull {IMAGE} ({error}); use VIA=rie") from error
     with DockerRelay(engine, IMAGE, port) as relay:
         yield {"DSQL_HOSTADDR": relay.host, "DSQL_PORT": str(PORT)}
 
 
 def _function_lines(stream: IO[str]) -> Iterator[str]:
-    """The lines that the function wrote, out of SAM's standard error; SAM's own are shown as they come."""
+    """The function's lines in SAM's standard error. SAM's own lines are printed."""
     started = ended = False
     for raw in stream:
         for line in raw.rstrip("\n").split("\r"):
@@ -135,8 +134,8 @@ def _function_lines(stream: IO[str]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _container_ended(address: Mapping[str, str]) -> Iterator[None]:
-    """Remove the function's container, should SAM have been stopped before it did; it is known by the address it was given."""
+def _container_removed(address: Mapping[str, str]) -> Iterator[None]:
+    """Remove the function's container if SAM was stopped before it did. The variables in its environment identify it."""
     try:
         yield
     finally:
@@ -151,7 +150,7 @@ def _container_ended(address: Mapping[str, str]) -> Iterator[None]:
 def _running(
     command: list[str], folder: Path, environment: Mapping[str, str], *, stdout: IO[str], stderr: IO[str] | int
 ) -> Iterator[subprocess.Popen[str]]:
-    """A command in a session of its own: a Ctrl-C reaches it through us alone, and leaving the block ends all of it."""
+    """Run a command in a new session, so that Ctrl-C does not reach it; leaving the block stops everything in it."""
     process: subprocess.Popen[str] | None = None
     try:
         with deferred():
@@ -174,6 +173,6 @@ def _running(
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(process.pid, signal.SIGINT)
                     with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(END_SECONDS)
+                        process.wait(STOP_SECONDS)
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)

@@ -1,8 +1,8 @@
-"""What a SAM template says of a function: where its code and layers are, its handler, environment, time and memory.
+"""Functions of a SAM template: code, layers, handler, environment, timeout and memory.
 
-Reads a source template or a built one (`.aws-sam/build/template.yaml`), its parameters at their defaults unless they are given.
-It knows the few intrinsic functions that such a choice needs; what only AWS knows becomes an empty variable, as in `sam local`,
-and a layer that only AWS has is left out. It starts nothing.
+It reads a source template or a built one (`.aws-sam/build/template.yaml`), with parameters at their defaults unless given. It
+resolves Ref to parameters, Fn::If and conditions. A variable whose value only AWS knows is empty, as in `sam local`; a layer that
+only AWS has is left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Function:
 
 
 def read_function(template: Path, name: str, parameters: Mapping[str, str] | None = None) -> Function:
-    """The function with this logical id; a ValueError names those there are."""
+    """The function with this logical id. Raises ValueError, which lists the functions of the template."""
     document = yaml_parse(template.read_text(encoding="utf-8"))
     resources = document.get("Resources", {})
     functions = sorted(key for key, value in resources.items() if value["Type"] == "AWS::Serverless::Function")
@@ -60,7 +60,7 @@ def _variables(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Intrinsics:
-    """Ref to a parameter, and Fn::If with its conditions; everything else stays as it is."""
+    """Resolves Ref to parameters, and Fn::If with its conditions; everything else stays unchanged."""
 
     def __init__(self, document: Mapping[str, Any], parameters: Mapping[str, str]) -> None:
         defaults = {key: value.get("Default", "") for key, value in document.get("Parameters", {}).items()}
@@ -91,4 +91,4 @@ class _Intrinsics:
                 return all(map(self._holds, parts))
             case {"Fn::Or": list() as parts}:
                 return any(map(self._holds, parts))
-        raise ValueError(f"a condition that is not understood here: {condition!r}")
+        raise ValueError(f"unsupported condition in the template: {condition!r}")

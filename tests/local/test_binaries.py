@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.postgres.binaries import Binaries, PostgresError, _check, _how_to_install, on_this_machine
+from dsql_local.postgres.binaries import Binaries, PostgresError, _check, _how_to_install, installed
 from dsql_local.postgres.template import _cache_folder
 
 
@@ -106,7 +106,7 @@ def test_without_any_the_message_names_what_is_missing(machine_only, tmp_path):
 def test_the_machines_postgresql_serves(monkeypatch):
     """A real one, in place of the package's: it starts, and takes statements through the rules."""
     usable = []
-    for folder in on_this_machine():
+    for folder in installed():
         with contextlib.suppress(PostgresError):
             usable.append((_check(folder), folder))
     if not usable:

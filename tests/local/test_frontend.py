@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from dsql_local.protocol.messages import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, Splitter, error_fields, startup
+from dsql_local.protocol.decoder import MessageDecoder
+from dsql_local.protocol.messages import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, error_fields, startup
 from dsql_local.rules.error_responses import REFUSALS
 
 
@@ -62,7 +63,7 @@ def test_plaintext_is_refused(dsql):
     """Without TLS there is only a refusal, in the words that AWS's own tests know, and no password is asked for."""
     with socket.create_connection((dsql.host, dsql.port)) as link:
         link.sendall(startup({"user": "admin"}))
-        (message,) = Splitter().feed(link.recv(65536))
+        (message,) = MessageDecoder().feed(link.recv(65536))
         assert error_fields(message) == {"S": "FATAL", "V": "FATAL", "C": "08P01", "M": "SSL is mandatory"}
         assert link.recv(1) == b""
     assert "password" not in kinds(dsql)
