@@ -158,7 +158,7 @@ def _resident(pid: int) -> float:
 @contextmanager
 def served() -> Iterator[tuple[Callable[[], dict[str, str]], int]]:
     """A server in a process of its own: what connects to it, and its process id."""
-    from dsql_local.cli.control import ask  # noqa: PLC0415 - knows this process's own folder for sockets
+    from dsql_local.cli.control import request  # noqa: PLC0415 - knows this process's own folder for sockets
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_RUNTIME_DIR"] = folder
@@ -167,7 +167,7 @@ def served() -> Iterator[tuple[Callable[[], dict[str, str]], int]]:
             while process.stderr is not None and "Stop it" not in (process.stderr.readline() or "Stop it"):
                 pass
             try:
-                yield lambda: ask(None, "libpq", user="admin"), process.pid
+                yield lambda: request(None, "libpq", user="admin"), process.pid
             finally:
                 process.terminate()
 

@@ -1,11 +1,10 @@
-"""A local Aurora DSQL: real PostgreSQL behind the front that a cluster shows.
+"""A local Aurora DSQL: a real PostgreSQL that behaves like a cluster.
 
     with LocalDsql() as dsql:
         os.environ.update(dsql.environment)
 
-`LocalDsql` is the cluster and `Limits` what it takes; `Event` is one line of its log; `SqlError` and `PostgresError` are what its
-methods raise. They are imported when they are named: pytest loads the plugin in every project of an interpreter that has this
-package.
+`LocalDsql` is the cluster, `Limits` are its limits, `Event` is an entry of its log. Its methods raise `SqlError` and
+`PostgresError`. All are imported at their first use, because pytest loads the plugin, and so this module, in every project.
 """
 
 from importlib import import_module
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "Limits", "LocalDsql", "PostgresError", "SqlError"]
 
-_HOMES = {
+_MODULES = {
     "Event": "events",
     "Limits": "rules.limits",
     "LocalDsql": "api.local_dsql",
@@ -30,8 +29,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    value: object = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = value
     return value

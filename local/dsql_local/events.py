@@ -1,7 +1,7 @@
-"""What happened at the front, as frozen values in order: what a test asserts on instead of guessing.
+"""The event log: what happened on each connection, as frozen values that a test can assert on.
 
-An event is recorded when the bytes that it is about have arrived (or, for `conflict`, `cut`, `refused` and `close`, when the
-front acts). No event holds a token, a signature or a secret.
+An event is recorded when the bytes it describes have arrived; `conflict`, `cut`, `refused` and `close` when the server acts. No
+event contains a token, a signature or a secret.
 """
 
 import threading
@@ -12,28 +12,28 @@ from typing import Literal, Protocol
 __all__ = ["Event", "EventLog", "RecordEvent"]
 
 EventKind = Literal[
-    "connect",  # the TLS handshake is done: sni, negotiation
-    "tls_failed",  # it was not: reason
-    "startup",  # the startup packet came through TLS: user, database, application_name
+    "connect",  # the TLS handshake is complete: sni, negotiation
+    "tls_failed",  # the TLS handshake failed: reason
+    "startup",  # the startup packet arrived: user, database, application_name
     "password",  # a token arrived
     "refused",  # the connection was refused: sqlstate, reason
-    "flight",  # messages up to a Sync, a simple Query, or a Flush with nothing behind it: messages, statements
-    "conflict",  # a transaction was found to have lost, or `conflict_next` said so: code, reason
+    "flight",  # messages up to a Sync, a Query, or a Flush with nothing after it: messages, statements
+    "conflict",  # a transaction lost a conflict, or `conflict_next` failed it: code, reason
     "unavailable",  # XX000 was answered: at, applied
-    "delayed",  # a fault lets a flight wait: reason
-    "fault",  # a fault was asked for, by an SQL comment or from outside, or the server restarts: reason
-    "cut",  # a fault cut the link: at, how, applied
-    "cancel",  # a CancelRequest came (it has no effect)
+    "delayed",  # a fault delayed a flight: reason
+    "fault",  # a fault was asked for, by an SQL comment or a command, or the server restarts: reason
+    "cut",  # a fault cut the connection: at, how, applied
+    "cancel",  # a CancelRequest arrived (it has no effect)
     "close",  # the connection has ended: reason
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Event:
-    """One thing that happened on one connection. Fields that do not belong to its kind are None or empty.
+    """Something that happened on one connection. Fields that do not apply to its kind are None or empty.
 
-    `connection` counts the accepted connections from 1; `messages` are the protocol's names ("Parse", "Bind", "Query", …);
-    `statements` are the SQL texts that the flight executes, one each.
+    `connection` numbers the accepted connections from 1, 0 is the server; `messages` are the protocol's names ("Parse", "Bind",
+    "Query", …); `statements` are the SQL statements that the flight executes.
     """
 
     kind: EventKind
@@ -58,24 +58,24 @@ class Event:
 
 
 class EventLog:
-    """Events in order, written by the front's thread and read by any other; of more than `longest` the oldest are forgotten."""
+    """Events in order; of more than `max_events`, the oldest are dropped. Thread-safe."""
 
-    def __init__(self, longest: int) -> None:
-        self._events: deque[Event] = deque(maxlen=longest)
+    def __init__(self, max_events: int) -> None:
+        self._events: deque[Event] = deque(maxlen=max_events)
         self._lock = threading.Lock()
 
     def add(self, event: Event) -> None:
-        """Record one more event."""
+        """Record an event."""
         with self._lock:
             self._events.append(event)
 
     def events(self) -> list[Event]:
-        """A copy of what was recorded so far."""
+        """A copy of the events so far."""
         with self._lock:
             return list(self._events)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all events."""
         with self._lock:
             self._events.clear()
 

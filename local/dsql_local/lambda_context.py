@@ -1,4 +1,4 @@
-"""The context object that Lambda hands to a handler, for tests that call the handler themselves. Standard library only."""
+"""The context object of a Lambda invocation, for tests that call a handler directly. Standard library only."""
 
 import time
 import uuid
@@ -10,9 +10,9 @@ __all__ = ["LambdaContext"]
 
 @dataclass(kw_only=True)
 class LambdaContext:
-    """What a handler finds in its second argument; the invocation begins when it is made, and has `timeout` seconds.
+    """The second argument of a handler. The invocation starts when this is created, and may take `timeout` seconds.
 
-    `clock` gives seconds, `time.monotonic` unless a test wants to be the one that lets time pass.
+    `clock` returns seconds; a test can pass its own to control time.
     """
 
     timeout: float = 30.0
@@ -28,24 +28,24 @@ class LambdaContext:
         self.begins_again()
 
     def begins_again(self) -> None:
-        """The invocation begins now."""
+        """Let the invocation start now."""
         self._ends_at = self.clock() + self.timeout
 
     def get_remaining_time_in_millis(self) -> int:
-        """How long it still has; 0 when it is over."""
+        """The remaining time in milliseconds, at least 0."""
         return max(0, int((self._ends_at - self.clock()) * 1000))
 
     @property
     def invoked_function_arn(self) -> str:
-        """The function's ARN, in an account that is nobody's."""
+        """The function's ARN, in the account 123456789012."""
         return f"arn:aws:lambda:us-east-1:123456789012:function:{self.function_name}"
 
     @property
     def log_group_name(self) -> str:
-        """Where its log would be."""
+        """The name of the function's log group."""
         return f"/aws/lambda/{self.function_name}"
 
     @property
     def log_stream_name(self) -> str:
-        """The same, of this execution environment."""
+        """The name of a log stream."""
         return f"2026/01/01/[{self.function_version}]{uuid.UUID(int=0).hex}"

@@ -14,11 +14,11 @@ from urllib.parse import quote
 import pytest
 
 from dsql_local import LocalDsql
+from dsql_local.protocol.decoder import MessageDecoder
 from dsql_local.protocol.messages import (
     SSL_REQUEST,
     SYNC,
     Message,
-    Splitter,
     bind,
     data_row,
     error_fields,
@@ -90,7 +90,7 @@ class Client:
     """One connection, spoken to in messages."""
 
     link: socket.socket
-    splitter: Splitter = field(default_factory=Splitter)
+    splitter: MessageDecoder = field(default_factory=MessageDecoder)
     inbox: list[Message] = field(default_factory=list)
     status: bytes = b""
     pid: int = 0

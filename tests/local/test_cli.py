@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from dsql_local.cli.control import Control, ControlError, ask, running
+from dsql_local.cli.control import ControlError, ControlServer, request, running_ports
 
 PROGRAM = [sys.executable, "-m", "dsql_local"]
 END_SECONDS = 20.0
@@ -60,13 +62,24 @@ def test_a_server_is_asked_from_another_process(runtime):
         assert (found["pid"], found["host"]) == (process.pid, "127.0.0.1")
         assert found["postgres"].startswith("postgresql-")
         assert f"process {process.pid}" in command("status")
-        assert "waits: Conflict(code='OC001', at='commit') n=2" in command("fault", "conflict", "OC001", "n=2")
-        assert "waits: Conflict" in command("status", "--port", str(found["port"]))
+        assert "pending: Conflict(code='OC001', at='commit') n=2" in command("fault", "conflict", "OC001", "n=2")
+        assert "pending: Conflict" in command("status", "--port", str(found["port"]))
         assert "there is no fault 'conflct'" in command("fault", "conflct", status=1)
         assert command("fault", "clear") == ""
-    assert "none runs" in command("status")
-    assert "none runs" in command("fault", "restart", status=1)
+    assert "no server runs" in command("status")
+    assert "no server runs" in command("fault", "restart", status=1)
     assert [*(runtime / "dsql-local").iterdir()] == []
+
+
+def test_a_server_may_be_strict(runtime):
+    """`--schema-conflicts any`: DDL strikes every other session, whatever it is about."""
+    with served("--schema-conflicts", "any"):
+        port = running_ports()[0]
+        address = make_conninfo(**request(port, "libpq", user="admin"))
+        with psycopg.connect(address, autocommit=True) as one, psycopg.connect(address, autocommit=True) as other:
+            one.execute("CREATE TABLE things (id int PRIMARY KEY)")
+            with pytest.raises(psycopg.errors.SerializationFailure, match="OC001"):
+                other.execute("SELECT 1")
 
 
 def test_psql_opens_on_the_running_one(runtime):
@@ -82,7 +95,7 @@ def test_psql_opens_on_the_running_one(runtime):
 def test_several_must_be_told_apart(runtime):
     """Without --port it is an error that names the ports."""
     with served(), served():
-        ports = running()
+        ports = running_ports()
         assert len(ports) == 2
         said = command("fault", "restart", status=1)
         assert all(str(port) in said for port in ports)
@@ -121,7 +134,7 @@ def test_somebody_elses_file_is_left_as_it_is(runtime, tmp_path):
     """A file that was not written by `serve` ends it with a sentence."""
     env = tmp_path / ".env"
     env.write_text("SECRET=1\n")
-    assert "left as it is" in command("serve", "--env-file", str(env), status=1)
+    assert "was not written by dsql_local" in command("serve", "--env-file", str(env), status=1)
     assert env.read_text() == "SECRET=1\n"
 
 
@@ -135,21 +148,21 @@ def test_a_rate_of_conflicts_can_be_served(runtime):
 
 def test_the_socket_is_closed_to_others(dsql, runtime):
     """Its folder is the user's alone; one that is open, or a link, is refused."""
-    with Control(dsql):
+    with ControlServer(dsql):
         folder = runtime / "dsql-local"
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert running() == [dsql.port]
-        assert ask(None, "status")["endpoint"] == dsql.endpoint
+        assert running_ports() == [dsql.port]
+        assert request(None, "status")["endpoint"] == dsql.endpoint
         folder.chmod(0o755)
-        with pytest.raises(ControlError, match="closed to others"):
-            ask(None, "status")
+        with pytest.raises(ControlError, match="closed to other users"):
+            request(None, "status")
         folder.chmod(0o700)
-    with pytest.raises(ControlError, match="none runs"):
-        ask(None, "status")
+    with pytest.raises(ControlError, match="no server runs"):
+        request(None, "status")
     folder.rmdir()
     folder.symlink_to(runtime)
-    with pytest.raises(ControlError, match="closed to others"):
-        running()
+    with pytest.raises(ControlError, match="closed to other users"):
+        running_ports()
 
 
 def test_a_socket_that_a_killed_server_left_is_nobody(runtime):
@@ -158,17 +171,17 @@ def test_a_socket_that_a_killed_server_left_is_nobody(runtime):
     folder.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(folder / "5999.sock"))
-    assert running() == []
+    assert running_ports() == []
     with pytest.raises(ControlError, match="5999"):
-        ask(5999, "status")
+        request(5999, "status")
 
 
 @pytest.mark.parametrize("line", [b"\n", b"{}\n", b'{"do": "nothing"}\n', b"[1]\n", b'{"do": "fault"}\n'])
 def test_what_is_not_understood_is_answered(dsql, runtime, line):
     """The server goes on."""
-    with Control(dsql), socket.socket(socket.AF_UNIX) as link:
+    with ControlServer(dsql), socket.socket(socket.AF_UNIX) as link:
         link.connect(str(runtime / "dsql-local" / f"{dsql.port}.sock"))
         link.sendall(line)
         with link.makefile("rb") as answers:
-            assert "not understood" in json.loads(answers.readline())["error"]
-        assert ask(dsql.port, "status")["port"] == dsql.port
+            assert "invalid request" in json.loads(answers.readline())["error"]
+        assert request(dsql.port, "status")["port"] == dsql.port

@@ -1,6 +1,5 @@
 """Faults on demand: by method, by SQL comment, by words; where each strikes, and that the table of them is whole."""
 
-import ast
 import inspect
 import re
 import socket
@@ -14,10 +13,14 @@ import psycopg
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.faults.commands import FAULTS, WORDS, InvalidFaultCommand, extract_commands, parse_command
-from dsql_local.faults.plan import CutPoint, FaultPlan
+from dsql_local.faults.commands import InvalidFaultCommand, extract_commands, parse_command
+from dsql_local.faults.kinds import CutPoint
+from dsql_local.faults.plan import FaultPlan
+from dsql_local.faults.requests import FaultRequests
+from dsql_local.faults.table import COMMANDS
 from dsql_local.protocol.messages import SYNC, Message, bind, error_fields, execute, parse, query
 
+EXAMPLES = [(f"{spec.word} {arguments}".rstrip(), *rest) for spec in COMMANDS.values() for arguments, *rest in spec.examples]
 ROOT = Path(__file__).parents[2]
 OPENING = ["on-connect", "after-tls", "after-startup", "after-password", "before-ready"]
 
@@ -37,43 +40,29 @@ def kinds(dsql, kind):
 # --- The table ---
 
 
-def called(text):
-    """A method and its arguments, as a row writes the call."""
-    call = ast.parse(text, mode="eval").body
-    assert isinstance(call, ast.Call)
-    assert isinstance(call.func, ast.Name)
-    arguments = [ast.literal_eval(each) for each in call.args]
-    bound = inspect.signature(getattr(LocalDsql, call.func.id)).bind(
-        None, *arguments, **{each.arg: ast.literal_eval(each.value) for each in call.keywords if each.arg}
-    )
-    bound.apply_defaults()
-    return call.func.id, {name: value for name, value in bound.arguments.items() if name != "self"}
+@pytest.mark.parametrize("words", [words for words, *_ in EXAMPLES])
+def test_the_words_of_a_row_are_a_call(words):
+    """The method is one of `LocalDsql`, and takes these arguments."""
+    command = parse_command(words)
+    inspect.signature(getattr(LocalDsql, command.method)).bind(None, **command.arguments)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.call)
-def test_a_row_asks_for_the_same_in_python_and_in_words(fault):
-    """The call's method and arguments are those that the words mean."""
-    order = parse_command(fault.words)
-    bound = inspect.signature(getattr(LocalDsql, order.method)).bind(None, **order.arguments)
-    bound.apply_defaults()
-    assert (order.method, {name: value for name, value in bound.arguments.items() if name != "self"}) == called(fault.call)
+def page():
+    text = (ROOT / "docs" / "local-dsql.md").read_text()
+    return text.split("## Faults on demand", 1)[1].split("\n## ", 1)[0]
 
 
-def test_every_fault_and_every_point_has_its_row():
-    """No word, no method and no point of the protocol is missing from the table."""
-    words = {fault.words.split()[0] for fault in FAULTS}
-    assert words == WORDS.keys() - {"clear"}
-    assert {word.method for word in WORDS.values()} <= set(dir(LocalDsql))
-    rows = " ".join(fault.words + fault.sees for fault in FAULTS)
-    assert [point for point in get_args(CutPoint) if point not in rows] == []
+def test_every_fault_and_every_point_is_documented():
+    """No word and no point of the protocol is missing from the page."""
+    assert {words.split()[0] for words, *_ in EXAMPLES} == COMMANDS.keys() - {"clear"}
+    assert [point for point in get_args(CutPoint) if f"`{point}`" not in page() and f" {point}`" not in page()] == []
 
 
-def test_the_page_has_the_table():
-    """docs/local-dsql.md shows it, row by row."""
-    page = (ROOT / "docs" / "local-dsql.md").read_text()
-    rows = [f"| `{fault.call}` | `{fault.words}` | {fault.sees} | {fault.happens} |" for fault in FAULTS]
-    section = page.split("## Faults on demand", 1)[1].split("\n## ", 1)[0]
-    assert re.findall(r"^\| `.*$", section, re.MULTILINE) == [row.replace("|  |", "| |") for row in rows]
+def test_the_page_has_the_tables():
+    """Words and methods, then words and effects, row by row."""
+    methods = [f"| `{spec.word}` | `{spec.method}({', '.join(spec.parameters)})` |" for spec in COMMANDS.values()]
+    effects = [f"| `{words}` | {sees} | {work} |".replace("|  |", "| |") for words, sees, work in EXAMPLES]
+    assert re.findall(r"^\| `.*$", page(), re.MULTILINE) == methods + effects
 
 
 @pytest.mark.parametrize(
@@ -413,9 +402,10 @@ def test_while_it_is_down_nobody_comes_in(dsql, connect):
 def test_what_waits_can_be_read():
     """As text, for `status`."""
     faults = FaultPlan()
-    faults.conflict_next(2)
-    faults.delay(5)
-    faults.conflict_rate(0.5)
+    requests = FaultRequests(faults)
+    requests.conflict_next(2)
+    requests.delay(5)
+    requests.conflict_rate(0.5)
     assert [text.split("(")[0] for text in faults.pending()] == ["Conflict", "Delay", "Conflict"]
     faults.clear()
     assert faults.pending() == []

@@ -1,5 +1,7 @@
 """The limits, each reached by lowering it: its SQLSTATE, its text and its place."""
 
+import struct
+
 import pytest
 
 from dsql_local import Limits, LocalDsql
@@ -13,7 +15,6 @@ SIZE = "54000 transaction size limit 10mb exceeded"
 AGE = "54000 transaction age limit of 300s exceeded"
 SECOND_DDL = "0A000 multiple ddl statements not supported in a transaction"
 MIXED = "0A000 ddl and dml are not supported in the same transaction"
-OC001 = "40001 schema has been updated by another transaction (OC001)"
 FAILED = "25P02 current transaction is aborted, commands ignored until end of transaction block"
 
 
@@ -33,7 +34,7 @@ def clock():
 
 @pytest.fixture(scope="module")
 def running(clock):
-    with LocalDsql(clock=clock, limits=Limits(rows=5, size=1000, message=5000)) as dsql:
+    with LocalDsql(clock=clock, limits=Limits(rows=5, size=1000, message=5000, flight=20_000)) as dsql:
         yield dsql
 
 
@@ -237,56 +238,6 @@ def test_ddl_and_reads_go_together(client):
     client.run("DROP TABLE parts")
 
 
-# --- The catalog ---
-
-
-@pytest.mark.parametrize(
-    "change", ["CREATE TABLE parts (id int)", "GRANT SELECT ON things TO PUBLIC", "CREATE INDEX ASYNC ON things (note)"]
-)
-@pytest.mark.parametrize("statement", ["SELECT 1", "INSERT INTO things VALUES (1)", "DROP TABLE IF EXISTS parts"])
-def test_a_warm_connection_meets_another_ones_ddl(dsql, connect, sign, clock, change, statement):
-    """OC001 at the next statement, a read too, although all was over before; the same session's next try goes through."""
-    warm, other = (connect(token=sign(dsql.endpoint, at=clock.now)) for _ in range(2))
-    other.run(change)
-    assert warm.error(statement) == OC001
-    warm.run(statement)
-    other.run("ROLLBACK")
-    assert connect(token=sign(dsql.endpoint, at=clock.now)).run("SELECT 1") == [["1"]]
-
-
-@pytest.mark.parametrize("statement", ["SELECT 1", "COMMIT"])
-def test_ddl_during_a_transaction(dsql, client, statement):
-    """A transaction that has begun meets it at its next statement or at COMMIT, and has failed."""
-    client.run("BEGIN")
-    client.run("SELECT 1")
-    dsql.execute("CREATE TABLE parts (id int)")
-    assert client.error(statement) == OC001
-    assert client.status == (b"I" if statement == "COMMIT" else b"E")
-    client.run("ROLLBACK")
-    client.run("BEGIN")
-    client.run("SELECT 1")
-    client.run("COMMIT")
-
-
-def test_ddl_that_is_rolled_back_is_no_news(dsql, client, connect, sign, clock):
-    """Only what is committed changes the catalog; one's own changes are no news to oneself."""
-    other = connect(token=sign(dsql.endpoint, at=clock.now))
-    other.run("BEGIN")
-    other.run("CREATE TABLE parts (id int)")
-    other.run("ROLLBACK")
-    assert client.run("SELECT 1") == [["1"]]
-    client.run("CREATE TABLE parts (id int)")
-    assert client.run("SELECT 1") == [["1"]]
-
-
-def test_begin_and_settings_read_no_catalog(dsql, client):
-    """BEGIN, SET and ROLLBACK do not meet it."""
-    dsql.execute("CREATE TABLE parts (id int)")
-    for statement in ("BEGIN", "SET LOCAL search_path = public", "ROLLBACK"):
-        client.run(statement)
-    assert client.error("SELECT 1") == OC001
-
-
 # --- Connections and messages ---
 
 
@@ -299,6 +250,28 @@ def test_a_message_that_is_too_long_ends_the_connection(client, messages):
     with pytest.raises(Exception, match="08P01 invalid message length") as failed:
         client.replies_or_error()
     assert vars(failed.value)["fields"]["S"] == "FATAL"
+
+
+def test_a_client_that_never_sends_a_sync_is_bounded(client):
+    """What it has sent is kept up to a limit: FATAL 54000."""
+    with pytest.raises(Exception, match="54000 more than 20000 bytes of messages before a Sync") as failed:
+        for _ in range(10):
+            client.send(parse("", "SELECT '" + "x" * 4000 + "'"))
+        client.replies_or_error()
+    assert vars(failed.value)["fields"]["S"] == "FATAL"
+
+
+def test_prepared_statements_are_bounded(client):
+    """Their texts are kept up to the same limit; a statement that is closed, or prepared anew, takes no room."""
+    text = "SELECT '" + "x" * 4000 + "'"
+    for number in range(10):
+        client.send(parse("same", text), SYNC, Message(b"C", b"Ssame\0"), parse(f"s{number}", "SELECT 1"), SYNC)
+        client.replies()
+        client.replies()
+    with pytest.raises(Exception, match="54000 more than 20000 bytes of prepared statements"):
+        for number in range(10):
+            client.send(parse(f"long{number}", text), SYNC)
+            client.replies_or_error()
 
 
 def test_a_connection_ends_after_its_hour(dsql, connect, sign, clock):
@@ -368,3 +341,83 @@ def test_the_defaults_are_the_clusters():
     )
     with pytest.raises(ValueError, match="rows must be more than 0"):
         Limits(rows=0)
+
+
+# --- Keys ---
+
+
+@pytest.fixture(scope="module")
+def keys_running():
+    with LocalDsql(limits=Limits(size=10_000)) as dsql:
+        dsql.execute(
+            "CREATE TABLE words (word text PRIMARY KEY, other text, n int); CREATE INDEX ASYNC ON words (other);"
+            "CREATE TABLE pairs (a varchar(900), b varchar(900), PRIMARY KEY (a, b));"
+            "CREATE TABLE numbers (id int PRIMARY KEY, word text)"
+        )
+        yield dsql
+
+
+LONG_KEY = "54000 key size too large"
+
+
+@pytest.mark.parametrize(
+    ("sql", "error"),
+    [
+        ("INSERT INTO words (word) VALUES ('{}')", LONG_KEY),
+        ("INSERT INTO words (word) VALUES (repeat('x', 1025))", LONG_KEY),
+        ("INSERT INTO words VALUES ('a', '{}')", LONG_KEY),
+        ("INSERT INTO pairs VALUES ('{0:.500}', '{0:.525}')", LONG_KEY),
+        ("INSERT INTO pairs VALUES ('{0:.500}', '{0:.524}')", None),
+        ("INSERT INTO words (word) VALUES ('{0:.1024}')", None),
+        ("INSERT INTO numbers VALUES (1, '{}')", None),
+    ],
+)
+@pytest.mark.parametrize("explicit", [False, True], ids=["outside of a transaction", "inside"])
+def test_a_key_is_bounded(keys_running, connect, sql, error, explicit):
+    """1 KiB of values, of a primary key and of an index, at the statement; nothing of it stays."""
+    client = connect(to=keys_running, trust=keys_running.ca_pem)
+    client.run("BEGIN" if explicit else "SELECT 1")
+    sql = sql.format("k" * 1025)
+    assert (client.error(sql) if error else client.run(sql)) == (error or [])
+    assert client.status == ((b"E" if error else b"T") if explicit else b"I")
+    client.run("ROLLBACK")
+    keys_running.execute("DELETE FROM words; DELETE FROM pairs; DELETE FROM numbers")
+
+
+def test_a_key_in_a_parameter_and_in_copy_is_bounded(keys_running, connect):
+    """However its value comes."""
+    client = connect(to=keys_running, trust=keys_running.ca_pem)
+    value = b"k" * 1025
+    given = Message(b"B", b"\0\0" + b"\0\0" + b"\0\1" + struct.pack("!i", len(value)) + value + b"\0\0")
+    client.send(parse("", "INSERT INTO words (word) VALUES ($1)"), given, execute(""), SYNC)
+    assert client.outcomes() == ["54000"]
+    client.send(query("COPY words (word) FROM STDIN"))
+    assert client.receive().kind == b"G"
+    client.send(Message(b"d", value + b"\n"), Message(b"c"))
+    assert client.outcomes() == ["54000"]
+    assert keys_running.execute("SELECT count(*) FROM words") == [["0"]]
+
+
+def test_postgresqls_own_limit_of_a_key_has_the_same_words(keys_running, connect):
+    """It comes first where a key is very long and cannot be compressed."""
+    client = connect(to=keys_running, trust=keys_running.ca_pem)
+    noise = "(SELECT string_agg(gen_random_uuid()::text, '') FROM generate_series(1, 200))"
+    assert client.error(f"INSERT INTO words (word) SELECT {noise}") == LONG_KEY
+
+
+def test_locked_keys_count_as_written(keys_running, connect):
+    """FOR UPDATE: the keys of the rows that it locks, at COMMIT; each row once, whatever else it holds."""
+    for first in (1, 31, 61):
+        many = f"generate_series({first}, {first + 29})"
+        keys_running.execute(f"INSERT INTO words SELECT repeat('k', 95) || g, repeat('o', 200), 0 FROM {many} g")
+    client = connect(to=keys_running, trust=keys_running.ca_pem)
+    for locks in (1, 2):
+        client.run("BEGIN")
+        for _ in range(locks):
+            client.run("SELECT word FROM words FOR UPDATE")
+        client.run("COMMIT")
+    keys_running.execute("INSERT INTO words SELECT repeat('l', 95) || g, NULL, 0 FROM generate_series(1, 90) g")
+    client.run("BEGIN")
+    client.run("SELECT word FROM words FOR UPDATE")
+    assert client.error("COMMIT") == SIZE
+    keys_running.execute("DELETE FROM words")

@@ -4,13 +4,13 @@ import struct
 
 import pytest
 
+from dsql_local.protocol.decoder import MessageDecoder
 from dsql_local.protocol.messages import (
     SSL_REQUEST,
     SYNC,
     Message,
+    MessageBatch,
     ProtocolError,
-    Run,
-    Splitter,
     bind,
     data_row,
     error,
@@ -30,7 +30,7 @@ SENT = [query("SELECT 1"), parse("s", "SELECT $1"), bind("p", "s"), execute("p")
 @pytest.mark.parametrize("size", [1, 2, 7, 10_000], ids=lambda size: f"{size} at a time")
 def test_bytes_become_messages_however_they_arrive(size):
     """The same messages come out whole, byte by byte and in pieces that do not fit."""
-    data, splitter = joined(SENT), Splitter()
+    data, splitter = joined(SENT), MessageDecoder()
     found = [message for at in range(0, len(data), size) for message in splitter.feed(data[at : at + size])]
     assert found == SENT
 
@@ -40,17 +40,17 @@ def test_rows_come_in_runs(size):
     """Rows that follow each other in what has come are one run, which holds each of them; all else comes as it is."""
     rows = [Message(b"D", b"\0\1\0\0\0\1" + value) for value in (b"a", b"b", b"c")]
     sent = [Message(b"T", b"\0\0"), *rows, Message(b"C", b"SELECT 3\0"), Message(b"d", b"x"), *rows[:1]]
-    data, splitter = joined(sent), Splitter()
-    found = [piece for at in range(0, len(data), size) for piece in splitter.runs(data[at : at + size])]
+    data, splitter = joined(sent), MessageDecoder()
+    found = [piece for at in range(0, len(data), size) for piece in splitter.feed_batched(data[at : at + size])]
     assert joined(found) == data
-    assert [message for piece in found for message in (piece.messages if isinstance(piece, Run) else [piece])] == sent
+    assert [message for piece in found for message in (piece.messages if isinstance(piece, MessageBatch) else [piece])] == sent
     if size > len(data):
         assert [piece.kind for piece in found] == [b"T", b"D", b"C", b"d", b"D"]
 
 
 def test_what_is_incomplete_waits():
     """Trailing bytes of a message that is not complete stay for the next ones."""
-    splitter, data = Splitter(), query("SELECT 1").data
+    splitter, data = MessageDecoder(), query("SELECT 1").data
     assert list(splitter.feed(SYNC.data + data[:-1])) == [SYNC]
     assert list(splitter.feed(data[-1:])) == [query("SELECT 1")]
 
@@ -59,7 +59,7 @@ def test_what_is_incomplete_waits():
 def test_an_impossible_length_is_an_error(length):
     """A length that no message can have ends the conversation instead of waiting for ever."""
     with pytest.raises(ProtocolError):
-        list(Splitter().feed(b"Q" + struct.pack("!i", length)))
+        list(MessageDecoder().feed(b"Q" + struct.pack("!i", length)))
 
 
 def test_a_startup_packet_carries_parameters():

@@ -25,6 +25,7 @@ LAYERS = [
     "rules",
     "protocol",
     "sam",
+    "supervisor",
     "events",
     "lambda_context",
 ]

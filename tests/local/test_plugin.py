@@ -67,6 +67,31 @@ def test_each_finds_the_same(dsql, turn):
 def test_the_environment_is_set_back():
     assert "DSQL_HOST" not in os.environ
 """
+MOTO = """
+import os
+import boto3
+import psycopg
+import pytest
+from moto import mock_aws
+from psycopg.conninfo import make_conninfo
+
+def connects(dsql, user):
+    action = "generate_db_connect_admin_auth_token" if user == "admin" else "generate_db_connect_auth_token"
+    token = getattr(boto3.client("dsql", region_name="us-east-1"), action)(dsql.endpoint, "us-east-1")
+    with psycopg.connect(make_conninfo(**{**dsql.libpq(user), "password": token})) as connection:
+        return connection.execute("SELECT current_user").fetchone() == (user,)
+
+@pytest.mark.parametrize("user", ["admin", "app"])
+def test_inside_of_moto(dsql, user):
+    dsql.execute(f"CREATE ROLE app WITH LOGIN; AWS IAM GRANT app TO '{dsql.principal}'")
+    with mock_aws():
+        assert connects(dsql, user)
+
+def test_with_the_credentials_of_its_documentation(dsql, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "testing")
+    assert connects(dsql, "admin")
+"""
 SCHEMA = "CREATE TABLE accounts (id int PRIMARY KEY);\nINSERT INTO accounts VALUES (1);\n"
 
 
@@ -171,3 +196,9 @@ def test_two_snapshots_are_kept_apart():
             dsql.restore(name)
             assert dsql.execute("SELECT count(*) FROM t") == [[rows]]
             dsql.execute("INSERT INTO t VALUES (2), (3)")
+
+
+def test_the_credentials_of_moto_open_it(project):
+    """A function that speaks to other services is tested inside of moto, which sets keys of its own."""
+    said = project("-W", "default::DeprecationWarning", test_moto__py=MOTO)
+    assert "3 passed" in said

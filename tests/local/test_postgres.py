@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dsql_local import LocalDsql, PostgresError
-from dsql_local.postgres import supervisor
-from dsql_local.postgres.binaries import remove_strays
+from dsql_local import LocalDsql, PostgresError, supervisor
+from dsql_local.postgres.binaries import remove_stale
 from dsql_local.postgres.server import Postgres
 from dsql_local.postgres.template import Account, Template
 
@@ -41,21 +40,21 @@ def wait_for_end(pid: int) -> bool:
         os.close(handle)
 
 
-def reaper_of(pid: int) -> int:
+def supervisor_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="waits by Linux's pidfd")
 def test_nothing_is_left_after_the_caller_was_killed():
-    """SIGKILL to the caller: the postmaster, the reaper and the folder are gone."""
+    """SIGKILL to the caller: the postmaster, the supervisor and the folder are gone."""
     with subprocess.Popen([sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         pid, folder = child.stdout.readline().split()
-        reaper = reaper_of(int(pid))
+        supervising = supervisor_of(int(pid))
         assert Path(folder).is_dir()
         child.kill()
     assert wait_for_end(int(pid))
-    assert wait_for_end(reaper)
+    assert wait_for_end(supervising)
     assert not Path(folder).exists()
 
 
@@ -146,18 +145,18 @@ def test_who_can_reach_a_folder_is_known(shared_folder):
     inner.mkdir(parents=True)
     inner.parent.chmod(0o700)
     mine = os.geteuid()
-    assert Account().enters(inner)
-    assert Account(mine, os.getegid()).enters(inner)
-    assert not Account(mine + 4242, 4242).enters(inner)
+    assert Account().can_enter(inner)
+    assert Account(mine, os.getegid()).can_enter(inner)
+    assert not Account(mine + 4242, 4242).can_enter(inner)
     inner.parent.chmod(0o710)
-    assert not Account(mine + 4242, 4242).enters(inner)
-    assert Account(mine + 4242, inner.parent.stat().st_gid).enters(inner)
+    assert not Account(mine + 4242, 4242).can_enter(inner)
+    assert Account(mine + 4242, inner.parent.stat().st_gid).can_enter(inner)
     inner.parent.chmod(0o711)
-    assert Account(mine + 4242, 4242).enters(inner)
+    assert Account(mine + 4242, 4242).can_enter(inner)
 
 
 def test_a_copy_that_goes_on_when_its_caller_was_killed_leaves_nothing(shared_folder):
-    """The reaper removes the folder until nothing writes to it any more."""
+    """The supervisor deletes the folder until nothing writes to it any more."""
     for turn in range(5):
         folder = shared_folder / f"server-{turn}"
         folder.mkdir()
@@ -165,9 +164,8 @@ def test_a_copy_that_goes_on_when_its_caller_was_killed_leaves_nothing(shared_fo
         with subprocess.Popen(["cp", "-R", str(source), str(folder / "data")], stderr=subprocess.DEVNULL) as copying:
             while copying.poll() is None and not (folder / "data" / "base").exists():
                 pass
-            script = str(Path(supervisor.__file__))
-            reaper = [sys.executable, "-I", "-S", script, str(folder), "-", "-", "true"]
-            subprocess.run(reaper, stdin=subprocess.DEVNULL, check=True)
+            command = [sys.executable, "-I", "-S", supervisor.__file__, str(folder), "-", "-", "0", "true"]
+            subprocess.run(command, stdin=subprocess.DEVNULL, check=True)
         assert not folder.exists()
 
 
@@ -177,7 +175,7 @@ def test_what_was_left_half_made_is_removed(shared_folder):
         (shared_folder / name / "cluster").mkdir(parents=True)
     for name in ("initialising-old", "unpacking-old"):
         os.utime(shared_folder / name, (0, 0))
-    remove_strays(shared_folder)
+    remove_stale(shared_folder)
     assert [each.name for each in shared_folder.iterdir()] == ["initialising-new"]
 
 

@@ -1,1 +1,1 @@
-"""What a Python program uses: `LocalDsql`, and the cluster that it runs in a thread."""
+"""`LocalDsql`, the interface for Python programs, and the cluster that it runs."""

@@ -1,7 +1,6 @@
-"""`LocalDsql`: what a program calls, from any thread. PostgreSQL runs beside it, the cluster in a thread of its own.
+"""`LocalDsql`: the interface for programs, callable from any thread.
 
-It knows who the cluster is and what begins and ends with it, and hands on what it is asked: work to the `Cluster` in its event
-loop, faults to those that wait.
+It starts PostgreSQL and an event loop in a thread, in which `Cluster` does the work.
 """
 
 import asyncio
@@ -13,19 +12,20 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
-from ..engine.jobs import JOB_DELAY
+from ..engine.schema_conflicts import SchemaConflicts
 from ..events import Event, EventLog
 from ..faults.commands import FaultCommand, InvalidFaultCommand, parse_command
-from ..faults.plan import CutPoint, Disconnection, FaultPlan, FaultTarget
+from ..faults.kinds import Disconnection
+from ..faults.plan import FaultPlan
+from ..faults.requests import FaultRequests
 from ..frontend.iam import ClusterIdentity
 from ..frontend.tls import CertificateAuthority
 from ..postgres.server import Postgres
-from ..rules.error_responses import ConflictCode, RefusalCode, RefusalReason
 from ..rules.limits import Limits
 from .admin_session import Row
-from .cluster import Cluster, listener
+from .cluster import Cluster, create_listener
 
 __all__ = ["LocalDsql"]
 
@@ -34,14 +34,23 @@ DEFAULT_CLUSTER = "localdsql" + "0" * 16 + "1"
 DEFAULT_CREDENTIALS: Mapping[str, str] = {"defaultkey": "defaultsecret"}
 
 
-class LocalDsql:
-    """A DSQL cluster on this machine, from `__enter__` to `__exit__`.
+class LocalDsql(FaultRequests):
+    """A DSQL cluster on this machine, from `__enter__` to `__exit__`. All methods are thread-safe.
 
-    `cluster_id` are 26 characters of a-z and 0-9; `credentials` map access keys to secret keys (session tokens may be any);
-    `principals` map access keys to the ARNs that `AWS IAM GRANT` names; `port` 0 takes a free one; `limits` may be lower than
-    DSQL's; `clock` gives seconds since the epoch and judges tokens and ages; `log` keeps the newest `log_events` events; a job
-    begins `job_delay` seconds after its statement, or as soon as somebody waits for it. Entering raises `PostgresError` when
-    PostgreSQL cannot be started and OSError when the port is taken. All methods may be called from any thread.
+    - `cluster_id`: 26 characters of a-z and 0-9.
+    - `credentials`: access keys and their secret keys. Session tokens are not checked.
+    - `principals`: access keys and their ARNs, for `AWS IAM GRANT`.
+    - `port`: 0 takes a free one.
+    - `limits`: DSQL's limits, or lower ones.
+    - `clock`: returns seconds since the epoch; tokens, transactions and connections expire by it.
+    - `log_events`: how many events `log` keeps, the newest ones.
+    - `job_delay`: seconds from a statement to the start of its job, which starts at once when a client waits for it.
+    - `schema_conflicts`: which statements fail with OC001 after another session's DDL. "touched": those that name an object that
+      was changed since the session last named it. "any": the next one, whatever it names.
+    - `seed`: makes what one thread sees repeatable. Flights are executed one at a time, in the order of their arrival; a job
+      starts after some of them; rates, ids and SQL's random() are drawn from the seed.
+
+    Entering raises `PostgresError` if PostgreSQL cannot be started, and OSError if the port is taken.
     """
 
     def __init__(
@@ -55,47 +64,53 @@ class LocalDsql:
         log_events: int = 10_000,
         limits: Limits | None = None,
         principals: Mapping[str, str] | None = None,
-        job_delay: float = JOB_DELAY,
+        job_delay: float | None = None,
+        schema_conflicts: SchemaConflicts = "touched",
+        seed: int | None = None,
     ) -> None:
+        super().__init__(FaultPlan(seed=seed or 0))
         cluster_id = cluster_id or DEFAULT_CLUSTER
         if not re.fullmatch("[a-z0-9]{26}", cluster_id):
             raise ValueError(f"cluster_id must be 26 characters of a-z and 0-9, not {cluster_id!r}")
+        if schema_conflicts not in get_args(SchemaConflicts):
+            raise ValueError(f"schema_conflicts must be one of {', '.join(get_args(SchemaConflicts))}, not {schema_conflicts!r}")
         self._identity = ClusterIdentity(
             cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock, dict(principals or {})
         )
         self._port = port
         self._limits = limits or Limits()
         self._job_delay = job_delay
-        self._faults = FaultPlan()
+        self._schema_conflicts: SchemaConflicts = schema_conflicts
+        self._seed = seed
         self._log = EventLog(log_events)
         self._postgres = Postgres()
         self._cluster: Cluster | None = None
 
-    # --- Where it is ---
+    # --- Address and credentials ---
 
     @property
     def endpoint(self) -> str:
-        """The cluster's host name: the TLS server name, and what tokens are signed for."""
+        """The cluster's host name, for TLS and tokens."""
         return self._identity.endpoint
 
     @property
     def host(self) -> str:
-        """The address to dial."""
+        """The IP address to connect to."""
         return "127.0.0.1"
 
     @property
     def port(self) -> int:
-        """The port to dial."""
+        """The port to connect to."""
         return self._port
 
     @property
     def ca_pem(self) -> str:
-        """The CA certificate that clients trust, as PEM."""
+        """The certificate of the CA that clients must trust, as PEM."""
         return self._ca_pem
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that a client needs; DSQL_SSLROOTCERT is the certificate itself, AWS_* the first credentials."""
+        """The environment variables for clients. DSQL_SSLROOTCERT is the certificate as PEM, AWS_* are the first credentials."""
         key, secret = next(iter(self._identity.credentials.items()))
         return {
             "DSQL_HOST": self.endpoint,
@@ -109,15 +124,15 @@ class LocalDsql:
 
     @property
     def ca_file(self) -> Path:
-        """The same certificate as a file, for what wants a path; it is there while the server runs."""
+        """The CA certificate as a file, which exists while the server runs."""
         return self._postgres.folder / "ca.pem"
 
     def token(self, user: str = "admin") -> str:
-        """An access token for this user, signed now: the password."""
+        """An access token for this user, signed now. It is the password."""
         return self._identity.token(user)
 
     def libpq(self, user: str = "admin") -> dict[str, str]:
-        """What libpq's drivers connect with, a fresh token included: `psycopg.connect(**dsql.libpq())`."""
+        """Connection parameters for libpq, with a fresh token: `psycopg.connect(**dsql.libpq())`."""
         return {
             "host": self.endpoint,
             "hostaddr": self.host,
@@ -131,16 +146,16 @@ class LocalDsql:
 
     @property
     def principal(self) -> str:
-        """The ARN that the environment's credentials belong to: what `AWS IAM GRANT role TO '…'` names."""
+        """The ARN of the environment's credentials, for `AWS IAM GRANT role TO '…'`."""
         return self._identity.principal(next(iter(self._identity.credentials)))
 
-    # --- Life ---
+    # --- Start and stop ---
 
     def __enter__(self) -> Self:
         authority = CertificateAuthority(self.endpoint)
         self._ca_pem = authority.pem
-        with contextlib.ExitStack() as ends:  # what begins here ends in the reverse order
-            listening = ends.enter_context(listener(self.host, self._port))
+        with contextlib.ExitStack() as ends:  # stops everything in reverse order
+            listening = ends.enter_context(create_listener(self.host, self._port))
             self._port = listening.getsockname()[1]
             ends.callback(self._postgres.stop)
             self._postgres.start()
@@ -150,14 +165,16 @@ class LocalDsql:
             thread.start()
             ends.callback(self._end_loop, thread)
             self._cluster = Cluster(
-                server=self._postgres.socket,
+                postgres_socket=self._postgres.socket,
                 identity=self._identity,
                 authority=authority,
                 limits=self._limits,
                 faults=self._faults,
                 log=self._log,
-                run_command=self._carry_out,
+                run_command=self._run_command,
                 job_delay=self._job_delay,
+                schema_conflicts=self._schema_conflicts,
+                seed=self._seed,
             )
             self._call(self._cluster.open(listening))
             ends.callback(lambda: self._call(self._running.close()))
@@ -176,117 +193,78 @@ class LocalDsql:
     @property
     def _running(self) -> Cluster:
         if self._cluster is None:
-            raise RuntimeError("The local DSQL does not run: use it inside `with LocalDsql() as dsql:`.")
+            raise RuntimeError("The local DSQL is not running; use it inside `with LocalDsql() as dsql:`.")
         return self._cluster
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    # --- What the database holds, kept and brought back ---
+    # --- Snapshots ---
 
     def snapshot(self) -> str:
-        """Keep what the database holds now, for `restore`. Cuts every connection."""
+        """Take a snapshot of the database, for `restore`. Closes all connections."""
         return self._call(self._running.snapshot())
 
     def restore(self, snapshot: str) -> None:
-        """Let the database hold what it held at that `snapshot()`, in some milliseconds. Cuts every connection."""
+        """Restore a snapshot, in milliseconds. Closes all connections."""
         self._call(self._running.restore(snapshot))
 
-    # --- SQL past the front ---
+    # --- SQL ---
 
     def execute(self, sql: str) -> list[Row]:
-        """Run one or several statements as `admin`, past the front: no TLS, no token, no faults, no log.
+        """Run a script as `admin`, without TLS, token, faults or log.
 
-        Each statement is a transaction of its own unless the script says BEGIN. Gives the rows of the last one, every value
-        as text or None. Raises `SqlError`.
+        Each statement is its own transaction, unless the script contains BEGIN. Returns the rows of the last statement, with
+        values as text or None. Raises `SqlError`.
         """
         return self._call(self._running.execute(sql))
 
-    # --- Faults on demand ---
-
-    def conflict_next(self, n: int = 1, code: ConflictCode = "OC000", *, at: FaultTarget = "commit") -> None:
-        """Fail the next `n` COMMITs of open transactions, or the next `n` statements, with 40001 and the text of `code`.
-
-        A COMMIT's transaction is rolled back, a statement's has failed, as with OC001 at a read. The code "40001" has no marker.
-        """
-        self._faults.conflict_next(n, code, at)
-
-    def conflict_rate(self, p: float, seed: int = 0, code: ConflictCode = "OC000") -> None:
-        """Fail each COMMIT of an open transaction with probability `p`; the same ones for the same seed. 0 ends it."""
-        self._faults.conflict_rate(p, seed, code)
-
-    def cut(self, at: CutPoint, n: int = 1, *, applied: bool = True, how: Disconnection = "rst") -> None:
-        """Cut the link the next `n` times that this point of the protocol is reached.
-
-        While a connection is opened: "on-connect", "after-tls", "after-startup", "after-password", "before-ready". When a message
-        comes: "at-parse", "at-bind", "at-describe", "at-execute", "at-close", "at-flush", "at-sync", "at-query", "at-copy-data",
-        "at-copy-done"; its flight is not executed. When a flight has come: "before-first-flight", one outside a transaction;
-        "before-commit", one inside a transaction that holds no COMMIT, or one with BEGIN and a statement but no COMMIT; neither
-        is executed. "after-commit-sent", one with a COMMIT, which is executed (`applied`) or rolled back. "mid-reply" and
-        "after-reply": any one; it is executed, and half or all of its answer leaves. The client sees a reset ("rst"), the end of
-        the stream ("fin"), or nothing at all, ever ("silence"). What is open is rolled back before.
-        """
-        self._faults.cut(at, n, applied=applied, how=how)
-
-    def delay(self, ms: float, n: int | None = None) -> None:
-        """Let the next `n` flights, or all until `clear_faults()`, take so many milliseconds longer to come."""
-        self._faults.delay(ms, n)
+    # --- Faults on demand; more in `FaultRequests` ---
 
     def restart(self, down: float = 0.0) -> None:
-        """Reset every link and accept none for `down` seconds; returns when it is down. What was open is rolled back.
+        """Reset all connections, and accept none for `down` seconds. Returns when open transactions are rolled back.
 
-        What was answered as committed stays; of a COMMIT under way the client learns nothing: all of it is applied, or nothing.
+        Committed transactions stay. A transaction whose COMMIT is in flight is applied or not; its client gets no answer.
         """
         self._call(self._running.restart(down))
 
     def order(self, words: str) -> None:
-        """Ask for a fault in the words of a comment or of the command line: `order("cut before-commit how=fin")`."""
-        self._carry_out_now(parse_command(words))
+        """Run a fault command, such as `order("cut before-commit how=fin")`. Raises ValueError."""
+        self._execute_command(parse_command(words))
 
-    def _carry_out_now(self, order: FaultCommand) -> None:
-        self._log.add(Event(kind="fault", connection=0, reason=str(order)))
+    def _execute_command(self, command: FaultCommand) -> None:
+        self._log.add(Event(kind="fault", connection=0, reason=str(command)))
         try:
-            getattr(self, order.method)(**order.arguments)
+            getattr(self, command.method)(**command.arguments)
         except (TypeError, ValueError) as wrong:
             raise InvalidFaultCommand(str(wrong)) from wrong
 
-    async def _carry_out(self, order: FaultCommand) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self._carry_out_now, order)
-
-    def unavailable(self, n: int = 1, *, at: FaultTarget = "commit", applied: bool = False) -> None:
-        """Answer XX000 `server unavailable` to the next `n` COMMITs (executed if `applied`) or statements (not executed)."""
-        self._faults.unavailable(n, at=at, applied=applied)
-
-    def refuse_connections(self, n: int = 1, reason: RefusalReason | RefusalCode = "rate") -> None:
-        """Refuse the next `n` connections: too many a second, too many at once, a cluster that wakes up, or IAM says no.
-
-        By name ("rate", "connections", "waking", "access") or by SQLSTATE: "53400", "53300", and "08006" for access.
-        """
-        self._faults.refuse_connections(n, reason)
+    async def _run_command(self, command: FaultCommand) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._execute_command, command)
 
     def expire_tokens(self) -> None:
-        """Refuse every token signed up to now as expired. Open connections stay.
+        """Refuse every token signed so far as expired. Open connections stay open.
 
-        Tokens are dated in whole seconds: one signed in this very second is refused once, so that signing again helps.
+        The date of a token has whole seconds. One signed in the current second is refused once, so signing again succeeds.
         """
         self._identity.expire()
 
     def close_connections(self, how: Disconnection = "fin") -> None:
-        """Cut every client connection now, as DSQL does after 60 minutes; returns when all is rolled back."""
+        """Close all connections, as DSQL does after 60 minutes. Returns when open transactions are rolled back."""
         self._call(self._running.close_connections(how))
 
     @property
     def faults_waiting(self) -> list[str]:
-        """The faults that have not struck yet, as text."""
+        """The faults not yet injected, as text."""
         return self._faults.pending()
 
     def clear_faults(self) -> None:
-        """Forget the faults that have not struck yet, and that tokens were declared expired."""
+        """Forget the faults not yet injected, and `expire_tokens`."""
         self._faults.clear()
-        self._identity.expired_until = None
+        self._identity.expired_at = None
 
     def status(self) -> dict[str, object]:
-        """Where it is, who is connected, which faults wait: values that JSON has."""
+        """Address, connections and pending faults, as JSON values."""
         return {
             "endpoint": self.endpoint,
             "host": self.host,
@@ -300,9 +278,9 @@ class LocalDsql:
 
     @property
     def log(self) -> list[Event]:
-        """What happened so far, in order: a copy."""
+        """A copy of the event log, in order."""
         return self._log.events()
 
     def clear_log(self) -> None:
-        """Forget what happened so far."""
+        """Clear the event log."""
         self._log.clear()

@@ -1,1 +1,1 @@
-"""The commands: `python -m dsql_local serve | status | psql | fault | invoke`."""
+"""The command line: `python -m dsql_local serve | status | psql | fault | invoke`."""

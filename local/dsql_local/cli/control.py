@@ -1,7 +1,6 @@
-"""How other processes of one user speak to a server that runs: one JSON line each way, on a socket that is theirs alone.
+"""Controls a running server from another process of the same user: one line of JSON each way, on a private unix socket.
 
-`Control` answers in the serving process, `running` and `ask` are for the others. What a server says of itself is `status` of
-`LocalDsql`; a fault is asked for in the words of `orders`.
+`ControlServer` runs in the serving process; `running_ports` and `request` are for the others.
 """
 
 import json
@@ -18,46 +17,46 @@ from typing import Any, Self
 from ..api.local_dsql import LocalDsql
 from ..faults.commands import InvalidFaultCommand
 
-__all__ = ["Control", "ControlError", "ask", "running"]
+__all__ = ["ControlError", "ControlServer", "request", "running_ports"]
 
 ANSWER_SECONDS = 30.0
 LONGEST = 1 << 16
 
 
 class ControlError(Exception):
-    """No server answers, or it cannot do what was asked; the sentence says why."""
+    """No server answers, or the request failed; the message says why."""
 
 
-def _folder() -> Path:
-    """The folder of the sockets, closed to everybody else. Raises `ControlError` if it is somebody else's."""
+def _socket_folder() -> Path:
+    """The folder of the sockets, closed to other users. Raises `ControlError` if it is not."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     folder = Path(runtime) / "dsql-local" if runtime else Path(tempfile.gettempdir()) / f"dsql-local-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     seen = folder.lstat()
     if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.getuid() or seen.st_mode & 0o077:
-        raise ControlError(f"{folder} must be a folder of yours that is closed to others (chmod 700), and is not")
+        raise ControlError(f"{folder} must belong to you and be closed to other users (chmod 700)")
     return folder
 
 
-class _Server(socketserver.ThreadingUnixStreamServer):
+class _SocketServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     dsql: LocalDsql
 
 
 class _Handler(socketserver.StreamRequestHandler):
-    server: _Server
+    server: _SocketServer
 
     def handle(self) -> None:
         try:
-            answer = {"answer": _do(self.server.dsql, json.loads(self.rfile.readline(LONGEST)))}
+            answer = {"answer": _handle_request(self.server.dsql, json.loads(self.rfile.readline(LONGEST)))}
         except InvalidFaultCommand as wrong:
             answer = {"error": str(wrong)}
         except (ValueError, KeyError, TypeError) as wrong:
-            answer = {"error": f"not understood: {wrong!r}"}
+            answer = {"error": f"invalid request: {wrong!r}"}
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
-def _do(dsql: LocalDsql, request: dict[str, Any]) -> object:
+def _handle_request(dsql: LocalDsql, request: dict[str, Any]) -> object:
     match request["do"]:
         case "status":
             return dsql.status()
@@ -69,13 +68,13 @@ def _do(dsql: LocalDsql, request: dict[str, Any]) -> object:
     raise ValueError(request["do"])
 
 
-class Control:
-    """Answers for one server, from `__enter__` to `__exit__`. Raises `ControlError` and OSError."""
+class ControlServer:
+    """Answers requests about one server, from `__enter__` to `__exit__`. Raises `ControlError` and OSError."""
 
     def __init__(self, dsql: LocalDsql) -> None:
-        self._path = _folder() / f"{dsql.port}.sock"
-        self._path.unlink(missing_ok=True)  # of one that was killed: the port is ours now
-        self._server = _Server(str(self._path), _Handler)
+        self._path = _socket_folder() / f"{dsql.port}.sock"
+        self._path.unlink(missing_ok=True)  # left by a killed server: the port is ours now
+        self._server = _SocketServer(str(self._path), _Handler)
         self._server.dsql = dsql
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="dsql-control", daemon=True)
 
@@ -90,36 +89,39 @@ class Control:
         self._thread.join()
 
 
-def running() -> list[int]:
-    """The ports of the servers of this user that answer."""
+def running_ports() -> list[int]:
+    """The ports of this user's running servers."""
     found = []
-    for path in sorted(_folder().glob("*.sock")):
-        with socket.socket(socket.AF_UNIX) as link:
+    for path in sorted(_socket_folder().glob("*.sock")):
+        with socket.socket(socket.AF_UNIX) as connection:
             try:
-                link.connect(str(path))
-            except OSError:  # it was killed, and left its socket
+                connection.connect(str(path))
+            except OSError:  # a killed server left its socket
                 continue
         found.append(int(path.stem))
     return found
 
 
-def ask(port: int | None, do: str, **more: object) -> Any:
-    """What the server on this port answers, or the only one that runs. Raises `ControlError`."""
+def request(port: int | None, do: str, **more: object) -> Any:
+    """Send a request to the server on this port, None for the only one that runs. Raises `ControlError`."""
     if port is None:
-        ports = running()
+        ports = running_ports()
         if len(ports) != 1:
-            which = f"several run: choose one with --port, of {', '.join(map(str, ports))}" if ports else "none runs"
-            raise ControlError(f"{which} (start one: python -m dsql_local serve)" if not ports else which)
+            raise ControlError(
+                f"several servers run; choose one with --port: {', '.join(map(str, ports))}"
+                if ports
+                else "no server runs; start one with: python -m dsql_local serve"
+            )
         (port,) = ports
-    with socket.socket(socket.AF_UNIX) as link:
-        link.settimeout(ANSWER_SECONDS)
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(ANSWER_SECONDS)
         try:
-            link.connect(str(_folder() / f"{port}.sock"))
-            link.sendall(json.dumps({"do": do, **more}).encode() + b"\n")
-            with link.makefile("rb") as answers:
+            connection.connect(str(_socket_folder() / f"{port}.sock"))
+            connection.sendall(json.dumps({"do": do, **more}).encode() + b"\n")
+            with connection.makefile("rb") as answers:
                 answer = json.loads(answers.readline())
         except (OSError, ValueError) as failed:
-            raise ControlError(f"no local DSQL of yours answers for port {port} ({failed})") from failed
+            raise ControlError(f"no local DSQL of yours answers on port {port} ({failed})") from failed
     if "error" in answer:
         raise ControlError(answer["error"])
     return answer["answer"]

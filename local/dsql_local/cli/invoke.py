@@ -1,8 +1,7 @@
-"""`python -m dsql_local invoke`: build the application, start a local DSQL, run one function on it, end everything.
+"""`python -m dsql_local invoke`: builds the application, runs one function on a local DSQL, and stops everything.
 
-Knows the order of the steps, and nothing of how each is done. The function's schema is `schema.sql` beside its source; the
-database role that the template declares as DSQL_USER is made before it is applied. As with `sam local invoke`, the response goes
-to standard output, everything else to standard error.
+It creates the database role that the template declares as DSQL_USER, and applies `schema.sql` from the function's source folder.
+As with `sam local invoke`, the response goes to standard output, everything else to standard error.
 """
 
 import json

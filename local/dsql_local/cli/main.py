@@ -1,4 +1,4 @@
-"""The command line: `serve`; `status`, `psql` and `fault`, which ask a server that runs; and `invoke`."""
+"""The command line: `serve`; `status`, `psql` and `fault` for a running server; `invoke`."""
 
 import argparse
 import json
@@ -9,17 +9,17 @@ import subprocess
 import sys
 from typing import Any
 
-from ..faults.commands import FAULTS, WORDS
-from .control import ControlError, ask, running
-from .env_files import PG
+from ..faults.table import COMMANDS
+from .control import ControlError, request, running_ports
+from .env_files import LIBPQ_VARIABLES
 from .serve import add_arguments
 from .serve import run as serve
 
 
 def main(argv: list[str]) -> int:
-    """Run one subcommand; the exit status."""
+    """Run a subcommand, and return the exit status."""
     if argv[:1] == ["invoke"]:
-        from . import invoke  # noqa: PLC0415 - its needs are not the others'
+        from . import invoke  # noqa: PLC0415 - only it needs the extra `sam`
 
         status: int = invoke.main(argv[1:])
         return status
@@ -43,56 +43,56 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m dsql_local", description="A local Aurora DSQL.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     add_arguments(commands.add_parser("serve", help="run a local DSQL until Ctrl-C, and print the variables to export"))
-    status = commands.add_parser("status", help="what runs, who is connected, which faults wait")
-    status.add_argument("--json", action="store_true", help="as one JSON list")
-    psql = commands.add_parser("psql", help="open psql on the one that runs; what follows is psql's", allow_abbrev=False)
+    status = commands.add_parser("status", help="show running servers, connections and pending faults")
+    status.add_argument("--json", action="store_true", help="print a JSON list")
+    psql = commands.add_parser("psql", help="open psql on the running server; further arguments are psql's", allow_abbrev=False)
     psql.add_argument("--user", default="admin", help="the role (default: admin)")
-    lines = [f"  {fault.words:45} {fault.sees}" for fault in FAULTS]
+    lines = [f"  {spec.word + ' ' + arguments:42} {sees}" for spec in COMMANDS.values() for arguments, sees, _ in spec.examples]
     fault = commands.add_parser(
         "fault",
-        help="ask the one that runs for a fault",
+        help="inject a fault into the running server",
         description="Words:\n" + "\n".join(lines) + "\n  clear",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    fault.add_argument("words", nargs="+", metavar="WORD", help=f"{', '.join(WORDS)}, and what belongs to it")
+    fault.add_argument("words", nargs="+", metavar="WORD", help=f"{', '.join(COMMANDS)}, followed by its arguments")
     for each in (status, psql, fault):
-        each.add_argument("--port", type=int, help="of the server, if several run")
-    commands.add_parser("invoke", help="run a function as Lambda does, with a local DSQL", add_help=False)
+        each.add_argument("--port", type=int, help="the server's port, if several run")
+    commands.add_parser("invoke", help="run a function as Lambda does, on a local DSQL", add_help=False)
     return parser
 
 
 def _status(port: int | None, *, as_json: bool) -> int:
-    found: list[dict[str, Any]] = [ask(each, "status") for each in (running() if port is None else [port])]
+    found: list[dict[str, Any]] = [request(each, "status") for each in (running_ports() if port is None else [port])]
     if as_json:
         print(json.dumps(found))
         return 0
     for each in found:
         print(f"{each['endpoint']} on {each['host']}:{each['port']}, process {each['pid']}")
         print(f"  {each['connections']} connections now, {each['accepted']} so far; {each['postgres']}")
-        for waiting in each["faults_waiting"]:
-            print(f"  waits: {waiting}")
+        for pending in each["faults_waiting"]:
+            print(f"  pending: {pending}")
     if not found:
-        print("none runs (start one: python -m dsql_local serve)")
+        print("no server runs; start one with: python -m dsql_local serve")
     return 0
 
 
 def _psql(port: int | None, user: str, arguments: list[str]) -> int:
     program = shutil.which("psql")
     if program is None:
-        print("dsql_local: psql is not on the PATH (postgresql-client, libpq)", file=sys.stderr)
+        print("dsql_local: psql is not on the PATH; install it (Debian: postgresql-client, Homebrew: libpq)", file=sys.stderr)
         return 1
-    libpq: dict[str, str] = ask(port, "libpq", user=user)
-    variables = {variable: libpq[name] for name, variable in PG.items()}
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # psql's own: it ends a query
+    libpq: dict[str, str] = request(port, "libpq", user=user)
+    variables = {variable: libpq[name] for name, variable in LIBPQ_VARIABLES.items()}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # psql handles it: Ctrl-C cancels a query
     environment = {**os.environ, **variables, "PGPASSWORD": libpq["password"]}
-    return subprocess.run([program, *arguments], env=environment, check=False, preexec_fn=_take_interrupts).returncode
+    return subprocess.run([program, *arguments], env=environment, check=False, preexec_fn=_restore_sigint).returncode
 
 
-def _take_interrupts() -> None:
+def _restore_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _fault(port: int | None, words: list[str]) -> int:
-    for waiting in ask(port, "fault", words=" ".join(words)):
-        print(f"waits: {waiting}")
+    for pending in request(port, "fault", words=" ".join(words)):
+        print(f"pending: {pending}")
     return 0

@@ -1,4 +1,4 @@
-"""`python -m dsql_local serve`: a local DSQL until Ctrl-C, and the variables that lead to it, printed and in files."""
+"""`python -m dsql_local serve`: runs a local DSQL until Ctrl-C, and prints its environment variables or writes them to files."""
 
 import argparse
 import contextlib
@@ -12,41 +12,49 @@ from pathlib import Path
 from ..api.admin_session import SqlError
 from ..api.local_dsql import LocalDsql
 from ..postgres.binaries import PostgresError
-from .control import Control, ControlError
-from .env_files import env_file, env_json, for_files, written
+from .control import ControlError, ControlServer
+from .env_files import env_file, env_json, file_variables, temporary_file
 
 __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What may be said behind `serve`."""
+    """Declare the options of `serve`."""
     parser.add_argument("--port", type=int, default=0, help="the port on 127.0.0.1 (default: a free one)")
     parser.add_argument("--schema", type=Path, action="append", default=[], metavar="FILE", help="SQL to run first, as admin")
     parser.add_argument("--env-file", type=Path, metavar="FILE", help="write NAME=value lines to it, and remove it at the end")
     parser.add_argument("--env-json", type=Path, metavar="FILE", help="the same for `sam local invoke --env-vars FILE`")
     parser.add_argument("--conflicts", type=int, default=0, metavar="N", help="fail the first N COMMITs with OC000")
     parser.add_argument("--conflict-rate", type=float, default=0.0, metavar="P", help="fail each COMMIT with probability P")
-    parser.add_argument("--seed", type=int, default=0, help="of --conflict-rate (default: 0)")
+    parser.add_argument(
+        "--schema-conflicts",
+        choices=("touched", "any"),
+        default="touched",
+        help="which statements fail with OC001 after another session's DDL (default: touched, those that name what it changed)",
+    )
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="make runs repeatable: order, jobs, random numbers, --conflict-rate"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM."""
     ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread starts, so that only sigwait sees them
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread starts, so that only sigwait receives them
     try:
         with contextlib.ExitStack() as stack:
-            dsql = stack.enter_context(LocalDsql(port=options.port))
+            dsql = stack.enter_context(LocalDsql(port=options.port, schema_conflicts=options.schema_conflicts, seed=options.seed))
             for path in options.schema:
                 dsql.execute(path.read_text(encoding="utf-8"))
             if options.conflicts:
                 dsql.conflict_next(options.conflicts)
-            dsql.conflict_rate(options.conflict_rate, options.seed)
-            stack.enter_context(written(options.env_file, env_file(for_files(dsql.environment, dsql.libpq()))))
+            dsql.conflict_rate(options.conflict_rate)
+            stack.enter_context(temporary_file(options.env_file, env_file(file_variables(dsql.environment, dsql.libpq()))))
             if options.env_json is not None:
-                address = stack.enter_context(_from_containers(dsql.port))
-                stack.enter_context(written(options.env_json, env_json({**dsql.environment, **address})))
-            stack.enter_context(Control(dsql))
-            _tell(dsql)
+                address = stack.enter_context(_container_variables(dsql.port))
+                stack.enter_context(temporary_file(options.env_json, env_json({**dsql.environment, **address})))
+            stack.enter_context(ControlServer(dsql))
+            _print_variables(dsql)
             signal.sigwait(ends)
     except (PostgresError, ControlError, SqlError, OSError, ValueError) as failed:
         print(f"dsql_local: {failed}", file=sys.stderr)
@@ -54,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tell(dsql: LocalDsql) -> None:
+def _print_variables(dsql: LocalDsql) -> None:
     for name, value in dsql.environment.items():
         print(f"export {name}={shlex.quote(value)}")
     print(f"# The local DSQL serves {dsql.endpoint} on {dsql.host}:{dsql.port}.", file=sys.stderr)
@@ -63,17 +71,17 @@ def _tell(dsql: LocalDsql) -> None:
 
 
 @contextlib.contextmanager
-def _from_containers(port: int) -> Iterator[Mapping[str, str]]:
-    """Where containers find it: through a relay, if a Docker engine answers; else what is true on this machine."""
+def _container_variables(port: int) -> Iterator[Mapping[str, str]]:
+    """The variables with which containers reach it through a relay; none if no Docker engine answers."""
     try:
-        from ..sam import sam_cli  # noqa: PLC0415 - its needs are the extra's
+        from ..sam import sam_cli  # noqa: PLC0415 - needs the extra `sam`
 
         engine = sam_cli.docker_engine()
     except ImportError:
         engine = None
     if engine is None:
-        print("# No Docker engine answers: --env-json has 127.0.0.1, which no container reaches.", file=sys.stderr)
+        print("# No Docker engine answers: --env-json contains 127.0.0.1, which containers cannot reach.", file=sys.stderr)
         yield {}
         return
-    with sam_cli.reachable(port) as address:
+    with sam_cli.reachable_port(port) as address:
         yield address

@@ -1,7 +1,7 @@
-"""Jobs, done one after another on a connection of the server's own, after the statement that asked for them was answered.
+"""Runs asynchronous jobs, one after another, on an internal connection.
 
-A statement leaves a row in `sys._jobs` (see `sys_schema`), which is seen when its transaction has been committed; PostgreSQL does
-the work. This module only says when: some time after the statement, as on a cluster, or as soon as somebody waits.
+A statement inserts a row into `sys._jobs` (see `postgres.sys_schema`), which is visible once its transaction is committed.
+PostgreSQL does the work. This module decides when: after a delay, as on a cluster, or at once when a client waits.
 """
 
 import asyncio
@@ -12,58 +12,77 @@ from ..postgres.backend import Backend, BackendLost, CommandFailed, StartupRefus
 from ..postgres.template import SUPERUSER
 from ..rules.quoting import quote_literal
 from .lock_monitor import LockMonitor
+from .scheduler import Scheduler
 
 __all__ = ["JOB_DELAY", "JobRunner"]
 
-JOB_DELAY = 0.1  # seconds from a statement to the beginning of its job, if nobody waits for it; a cluster takes 5 to 24
-LONGEST_WAIT = 5.0  # seconds that somebody waits: whoever holds what a job needs would wait for himself
+JOB_DELAY = 0.1  # seconds from a statement to the start of its job, unless a client waits for it; a cluster takes 5 to 24
+MAX_WAIT_SECONDS = 5.0  # a client that holds a lock which the job needs would wait forever
 
 
 class JobRunner:
-    """The jobs of one server."""
+    """Runs the jobs of one server."""
 
-    def __init__(self, server: Path, lock_monitor: LockMonitor, delay: float = JOB_DELAY) -> None:
-        self._server = server
+    def __init__(
+        self, postgres_socket: Path, lock_monitor: LockMonitor, scheduler: Scheduler, delay: float | None = None
+    ) -> None:
+        self._postgres_socket = postgres_socket
         self._lock_monitor = lock_monitor
-        self._delay = delay
-        self._turn = asyncio.Lock()
-        self._later: asyncio.TimerHandle | None = None
+        self._scheduler = scheduler
+        self._delay = JOB_DELAY if delay is None else delay
+        self._counts_flights = scheduler.is_seeded and delay is None
+        self._flights_left: int | None = None
+        self._lock = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[None]] = set()
 
-    def soon(self) -> None:
-        """A job may have been submitted: it begins when the delay is over."""
-        if self._later is None:
-            self._later = asyncio.get_running_loop().call_later(self._delay, self._begin)
+    def schedule(self) -> None:
+        """Run submitted jobs after the delay, or after some flights if there is a seed."""
+        if self._counts_flights:
+            self._flights_left = self._flights_left or self._scheduler.flights_until_job() + 1  # plus the current one
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._delay, self._start)
 
-    async def settle(self) -> None:
-        """Do what has been submitted now; returns when it is done."""
+    def new_id(self) -> str:
+        """The id of a new job."""
+        return self._scheduler.new_job_id()
+
+    async def flight_executed(self) -> None:
+        """Count a flight, and run submitted jobs if enough flights were executed since."""
+        if self._flights_left is not None:
+            self._flights_left -= 1
+            if self._flights_left == 0:
+                self._flights_left = None
+                await self.run_submitted()
+
+    async def run_submitted(self) -> None:
+        """Run submitted jobs now; returns when they are done, or after `MAX_WAIT_SECONDS`."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LONGEST_WAIT):
-                await asyncio.shield(self._begin())
+            async with asyncio.timeout(MAX_WAIT_SECONDS):
+                await asyncio.shield(self._start())
 
     async def close(self) -> None:
-        """Begin no more, and leave what is being done to PostgreSQL."""
-        if self._later is not None:
-            self._later.cancel()
+        """Start no more jobs; PostgreSQL finishes or aborts a running one."""
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def _begin(self) -> asyncio.Task[None]:
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
+    def _start(self) -> asyncio.Task[None]:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         task = asyncio.get_running_loop().create_task(self._run())
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     async def _run(self) -> None:
-        async with self._turn:
-            with contextlib.suppress(
-                BackendLost, CommandFailed, OSError, StartupRefused
-            ):  # PostgreSQL or the database is leaving
-                backend = await Backend.connect(self._server, {"user": SUPERUSER, "database": "postgres"})
+        async with self._lock:
+            # PostgreSQL or the database may be stopping.
+            with contextlib.suppress(BackendLost, CommandFailed, OSError, StartupRefused):
+                backend = await Backend.connect(self._postgres_socket, {"user": SUPERUSER, "database": "postgres"})
                 try:
                     with self._lock_monitor.unblocking(backend.pid):
                         while rows := await backend.run("SELECT sys._begin_job()"):

@@ -1,7 +1,7 @@
-"""How much a backend has written, bytes and rows, where nobody else has counted it: commands of our own, nothing decided."""
+"""How much the open transaction of a backend has written: bytes and rows. Queries only; it decides nothing."""
 
 from ..postgres.backend import Backend, CommandFailed
-from .shadow_tables import locked_tables
+from .shadow_tables import OWN_ROW, locked_tables
 
 __all__ = ["modified_rows", "written_bytes"]
 
@@ -9,18 +9,12 @@ _SAVEPOINT = "_dsql_measure"
 
 
 async def written_bytes(backend: Backend) -> int | None:
-    """The bytes of the row versions that it has written, as text; None where this role may not read them.
-
-    A row is its own if its transaction id is not below that of the transaction: rows of younger ones are not in its snapshot.
-    """
+    """The size, as text, of the row versions that it has written. None if this role may not read them."""
     await backend.run(f"SAVEPOINT {_SAVEPOINT}")
     total = 0
     try:
         for table in await locked_tables(backend):
-            rows = await backend.run(
-                f"SELECT coalesce(sum(octet_length(t::text)), 0) FROM ONLY {table} t "
-                "WHERE t.xmin::text::bigint >= (pg_current_xact_id()::text::bigint & 4294967295)"
-            )
+            rows = await backend.run(f"SELECT coalesce(sum(octet_length(t::text)), 0) FROM ONLY {table} t WHERE {OWN_ROW}")
             total += int(rows[0][0] or 0)
     except CommandFailed:
         await backend.run(f"ROLLBACK TO {_SAVEPOINT}")
@@ -29,9 +23,9 @@ async def written_bytes(backend: Backend) -> int | None:
 
 
 async def modified_rows(backend: Backend) -> int:
-    """How many rows it has modified, by PostgreSQL's own count: foreign keys' actions included, and what was rolled back.
+    """PostgreSQL's count of modified rows, including foreign keys' actions and rolled back changes.
 
-    It begins anywhere, so only the difference of two of one transaction says something.
+    The count does not start at 0: only the difference between two calls in one transaction has a meaning.
     """
     ((count,),) = await backend.run("SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_xact_user_tables")
     return int(count or 0)

@@ -1,1 +1,1 @@
-"""Faults on demand: how they are asked for, which are pending, where they are injected."""
+"""Faults on demand: how they are requested, which are pending, how they are injected."""

@@ -1,1 +1,1 @@
-"""What a client connects to: TLS, IAM tokens, limits on connections, messages in and out."""
+"""What clients connect to: TLS, startup, access tokens, limits on connections."""

@@ -1,7 +1,6 @@
-"""An access token of DSQL: signed as a client does it, verified as the service does it, by recomputing it with the known secret.
+"""Access tokens of DSQL: signed as a client does, and verified as the service does, with the known secret.
 
-Pure: bytes and a moment in, a reason or None out. A reason names what differs and what to set, never the token, its
-signature or a secret.
+Pure. An error names what differs and what to do; it contains no token, signature or secret.
 """
 
 import hashlib
@@ -14,20 +13,20 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 __all__ = ["InvalidToken", "Token", "expired", "read", "sign", "verify"]
 
-MAX_SECONDS = 604_800  # a week, the longest a presigned request may live
-SKEW = timedelta(minutes=5)  # how far ahead a client's clock may be
+MAX_SECONDS = 604_800  # a week, the maximum for a presigned request
+MAX_SKEW = timedelta(minutes=5)  # how far ahead a client's clock may be
 _FORM = "%Y%m%dT%H%M%SZ"
 _EMPTY = hashlib.sha256(b"").hexdigest()
 _SIGNATURE = "X-Amz-Signature"
 
 
 class InvalidToken(Exception):
-    """The token does not open a connection; the message is the reason, as DSQL puts it into the hint."""
+    """The token is refused; the message is the reason, which DSQL puts into the hint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token says, before anything of it is believed."""
+    """A decoded token, before it is verified."""
 
     host: str
     parameters: Mapping[str, str]
@@ -39,7 +38,7 @@ class Token:
 
     @property
     def signed_at(self) -> datetime:
-        """The moment of signing, in whole seconds."""
+        """When it was signed, in whole seconds."""
         try:
             return datetime.strptime(self["X-Amz-Date"], _FORM).replace(tzinfo=UTC)
         except ValueError:
@@ -47,15 +46,17 @@ class Token:
 
     @property
     def lifetime(self) -> timedelta:
-        """How long it is valid from its signing."""
+        """How long it is valid after it was signed."""
         value = self["X-Amz-Expires"]
-        if not re.fullmatch(r"\d{1,7}", value) or not 1 <= int(value) <= MAX_SECONDS:
+        if not re.fullmatch(r"\d{1,18}", value) or int(value) < 1:
             raise InvalidToken(f"X-Amz-Expires must be a number of seconds from 1 to {MAX_SECONDS}.")
+        if int(value) > MAX_SECONDS:
+            raise InvalidToken("X-Amz-Expires must be less than a week (in seconds)")  # AWS's words
         return timedelta(seconds=int(value))
 
 
 def read(text: str) -> Token:
-    """Take a token apart."""
+    """Decode a token. Raises `InvalidToken`."""
     host, mark, parameters = text.partition("/?")
     if not mark or not host:
         raise InvalidToken(
@@ -64,12 +65,12 @@ def read(text: str) -> Token:
         )
     pairs = parse_qsl(parameters, keep_blank_values=True)
     if len(dict(pairs)) != len(pairs):
-        raise InvalidToken("A parameter of the token stands there twice.")
+        raise InvalidToken("The token contains a parameter twice. Sign a fresh token for this endpoint.")
     return Token(host, dict(pairs))
 
 
 def sign(*, user: str, endpoint: str, region: str, key: str, secret: str, now: float, seconds: int = 900) -> str:
-    """A token that lets `user` in from now on, for so many seconds."""
+    """A token with which `user` can connect for this many seconds."""
     at = datetime.fromtimestamp(now, UTC)
     parameters = {
         "Action": "DbConnectAdmin" if user == "admin" else "DbConnect",
@@ -84,11 +85,11 @@ def sign(*, user: str, endpoint: str, region: str, key: str, secret: str, now: f
 
 
 def verify(
-    token: Token, *, user: str, endpoint: str, region: str, credentials: Mapping[str, str], now: float, known: str
+    token: Token, *, user: str, endpoint: str, region: str, credentials: Mapping[str, str], now: float, accepted_keys: str
 ) -> None:
-    """Raise `Refused` unless the token opens a connection of `user` at the moment `now` (seconds since the epoch).
+    """Raise `InvalidToken` unless the token allows `user` to connect at the time `now`, in seconds since the epoch.
 
-    `credentials` maps access keys to secret keys; `known` is the sentence that tells which key to use instead.
+    `credentials` maps access keys to secret keys. `accepted_keys` is the sentence about accepted keys in an error message.
     """
     _check_action(token["Action"], user)
     if token.host != endpoint:
@@ -99,7 +100,7 @@ def verify(
     _check_time(token, datetime.fromtimestamp(now, UTC))
     if key not in credentials:
         raise InvalidToken(
-            f"The security token included in the request is invalid: no credentials with the access key {key!r}. {known}"
+            f"The security token included in the request is invalid: no credentials with the access key {key!r}. {accepted_keys}"
         )
     if not hmac.compare_digest(_signature(token, credentials[key], date, region), token[_SIGNATURE]):
         raise InvalidToken(
@@ -114,7 +115,7 @@ def _check_action(action: str, user: str) -> None:
 
 
 def _check_scope(token: Token, region: str) -> tuple[str, str]:
-    """The access key and the date of a credential whose scope is right."""
+    """The access key and the date of the credential, after a check of its scope."""
     scope = token["X-Amz-Credential"].split("/")
     if len(scope) != 5:
         raise InvalidToken("Malformed X-Amz-Credential: it must be <access key>/<date>/<region>/dsql/aws4_request.")
@@ -135,15 +136,15 @@ def _check_time(token: Token, now: datetime) -> None:
             f"Signature expired: {token.signed_at:{_FORM}} is now earlier than {earliest:{_FORM}} "
             f"({now:{_FORM}} - {token['X-Amz-Expires']} s)"
         )
-    if token.signed_at > now + SKEW:
+    if token.signed_at > now + MAX_SKEW:
         raise InvalidToken(
-            f"Signature not yet current: {token.signed_at:{_FORM}} is still later than {now + SKEW:{_FORM}} "
+            f"Signature not yet current: {token.signed_at:{_FORM}} is still later than {now + MAX_SKEW:{_FORM}} "
             f"({now:{_FORM}} + 5 min.)"
         )
 
 
 def expired(token: Token, now: float) -> InvalidToken:
-    """The refusal of a token that was declared expired."""
+    """The error for a token that was declared expired."""
     return InvalidToken(
         f"Signature expired: {token.signed_at:{_FORM}} is now earlier than {datetime.fromtimestamp(now, UTC):{_FORM}}"
     )

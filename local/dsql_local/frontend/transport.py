@@ -1,6 +1,6 @@
-"""The bytes between one client and the front: the TLS handshake, then messages both ways, then an end of some kind.
+"""The transport of one client connection: TLS negotiation, then messages in both directions, then its end.
 
-It peeks at the first byte, so that direct TLS and SSLRequest meet on one port; it does not know what messages mean.
+It peeks at the first byte to accept direct TLS and SSLRequest on one port. It does not know what messages mean.
 """
 
 import asyncio
@@ -11,7 +11,8 @@ import struct
 from collections import deque
 from typing import Literal
 
-from ..faults.plan import Disconnection
+from ..faults.kinds import Disconnection
+from ..protocol.decoder import MessageDecoder
 from ..protocol.messages import (
     CANCEL_REQUEST,
     GSSENC_REQUEST,
@@ -20,7 +21,6 @@ from ..protocol.messages import (
     SSL_REQUEST,
     Message,
     ProtocolError,
-    Splitter,
     StartupPacket,
     parse_startup,
 )
@@ -29,58 +29,67 @@ from .tls import CertificateAuthority
 __all__ = ["Disconnected", "HandshakeFailed", "Negotiation", "Plaintext", "Transport"]
 
 Negotiation = Literal["direct", "ssl_request"]
-CHUNK = 1 << 16
+_READ_BYTES = 1 << 16
 CLOSING_SECONDS = 1.0
 _TLS_RECORD = b"\x16"
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends a RST
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with 0 s: close() sends a RST
 
 
 class Disconnected(Exception):
-    """The client ended the connection."""
+    """The client closed the connection."""
 
 
 class HandshakeFailed(Exception):
-    """TLS did not come about; the message says why."""
+    """The TLS handshake failed; the message says why."""
 
 
 class Plaintext(Exception):
-    """The client began to speak without TLS."""
+    """The client sent a startup packet without TLS."""
 
 
 class Transport:
-    """One accepted socket. `negotiate` first; then `startup`, `receive`, `write`."""
+    """One accepted socket: call `negotiate`, then `startup`, then `receive` and `write`."""
 
-    def __init__(self, accepted: socket.socket, *, longest: int = MAX_LENGTH) -> None:
+    def __init__(self, accepted: socket.socket, *, max_message_bytes: int = MAX_LENGTH) -> None:
         self._socket = accepted
-        self._reader = asyncio.StreamReader(limit=CHUNK)
+        self._reader = asyncio.StreamReader(limit=_READ_BYTES)
         self._writer: asyncio.StreamWriter | None = None
-        self._splitter = Splitter(longest)
+        self._decoder = MessageDecoder(max_message_bytes)
         self._inbox: deque[Message] = deque()
         self._outbox = bytearray()
         self._open = True
+        self._is_handshaking = False  # then asyncio owns the socket, and closes it when it is cancelled
 
-    # --- Before TLS: raw bytes, none read beyond what was asked for ---
+    # --- Before TLS: reads no byte more than it needs, so that the rest is left for TLS ---
 
     async def negotiate(self, authority: CertificateAuthority) -> tuple[Negotiation, str | None] | None:
-        """Do the TLS handshake: how it was asked for, and the server name. None for a cancel request without TLS."""
+        """Negotiate TLS; returns how the client asked for it, and the SNI. Returns None for a cancel request without TLS.
+
+        Raises `Disconnected`, `Plaintext` and `HandshakeFailed`.
+        """
         negotiation: Negotiation = "direct"
-        if await self._peek() != _TLS_RECORD:
-            negotiation = "ssl_request"
-            if not await self._wait_for_ssl_request():
-                return None
+        try:
+            if await self._peek() != _TLS_RECORD:
+                negotiation = "ssl_request"
+                if not await self._wait_for_ssl_request():
+                    return None
+        except ConnectionError as gone:
+            raise Disconnected from gone
         loop = asyncio.get_running_loop()
         protocol = asyncio.StreamReaderProtocol(self._reader)
+        self._is_handshaking = True
         try:
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol, self._socket, ssl=authority.context, ssl_handshake_timeout=30.0
             )
-        except (ssl.SSLError, ConnectionError) as failed:
+        except (ssl.SSLError, OSError) as failed:
             raise HandshakeFailed(str(failed)) from failed
+        self._is_handshaking = False
         self._writer = asyncio.StreamWriter(transport, protocol, self._reader, loop)
-        spoken = transport.get_extra_info("ssl_object")
-        if negotiation == "direct" and spoken.selected_alpn_protocol() != "postgresql":
-            raise HandshakeFailed("direct TLS without the ALPN protocol postgresql")
-        return negotiation, authority.server_name(spoken)
+        tls = transport.get_extra_info("ssl_object")
+        if negotiation == "direct" and tls.selected_alpn_protocol() != "postgresql":
+            raise HandshakeFailed("direct TLS needs the ALPN protocol postgresql")
+        return negotiation, authority.server_name(tls)
 
     async def _wait_for_ssl_request(self) -> bool:
         loop = asyncio.get_running_loop()
@@ -111,7 +120,7 @@ class Transport:
         return data
 
     async def _peek(self) -> bytes:
-        """The first byte, left where it is."""
+        """The first byte, which stays unread."""
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
         loop.add_reader(self._socket, readable.set)
@@ -124,10 +133,10 @@ class Transport:
             raise Disconnected
         return first
 
-    # --- After it ---
+    # --- With TLS ---
 
     async def startup(self) -> StartupPacket:
-        """The packet that follows the handshake."""
+        """The startup packet. Raises `Disconnected`, `ProtocolError`."""
         try:
             (length,) = struct.unpack("!i", await self._reader.readexactly(4))
             if not 8 <= length <= MAX_STARTUP:
@@ -137,33 +146,33 @@ class Transport:
             raise Disconnected from gone
 
     async def receive(self) -> Message:
-        """The client's next message. Raises `Gone` at its end."""
+        """The client's next message. Raises `Disconnected`, `ProtocolError`."""
         while not self._inbox:
             try:
-                data = await self._reader.read(CHUNK)
+                data = await self._reader.read(_READ_BYTES)
             except (ConnectionError, ssl.SSLError) as gone:
                 raise Disconnected from gone
             if not data:
                 raise Disconnected
-            self._inbox.extend(self._splitter.feed(data))
+            self._inbox.extend(self._decoder.feed(data))
         return self._inbox.popleft()
 
     @property
     def has_more(self) -> bool:
-        """Whether a further message has come already."""
+        """Whether another message has already arrived."""
         return bool(self._inbox)
 
     @property
-    def is_gone(self) -> bool:
-        """Whether the client's end of the link has come."""
+    def is_disconnected(self) -> bool:
+        """Whether the client has closed the connection."""
         return self._reader.at_eof() or self._reader.exception() is not None
 
     def write(self, data: bytes) -> None:
-        """Take bytes for the client; they wait for `drain`, so that one answer is one piece."""
+        """Buffer bytes for the client until `drain`, so that an answer is sent in one piece."""
         self._outbox += data
 
     async def drain(self) -> None:
-        """Let them leave, and wait while the client is slower to read than we are to write."""
+        """Send what is buffered, and wait while the client reads more slowly than we write."""
         if self._writer is not None and self._open:
             with contextlib.suppress(ConnectionError):
                 self._writer.write(bytes(self._outbox))
@@ -171,27 +180,27 @@ class Transport:
                 await self._writer.drain()
 
     async def flush(self) -> None:
-        """Let them leave, down to the last one."""
+        """Send what is buffered, down to the last byte."""
         if self._writer is not None:
-            self._writer.transport.set_write_buffer_limits(high=1)  # 0 would pause it for ever
+            self._writer.transport.set_write_buffer_limits(high=1)  # with 0, drain() would never return
         await self.drain()
 
     async def wait_for_end(self) -> None:
-        """Hear nothing more of the client until it has gone."""
+        """Discard what the client sends until it closes the connection."""
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            while await (loop.sock_recv(self._socket, CHUNK) if self._writer is None else self._reader.read(CHUNK)):
+        with contextlib.suppress(OSError):
+            while await (loop.sock_recv(self._socket, _READ_BYTES) if self._writer is None else self._reader.read(_READ_BYTES)):
                 pass
 
     async def refuse_plaintext(self, answer: Message) -> None:
-        """Answer a client that speaks without TLS."""
+        """Send an error to a client without TLS."""
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().sock_sendall(self._socket, answer.data)
 
-    # --- Its end ---
+    # --- The end ---
 
     async def close(self) -> None:
-        """End it after everything written has left."""
+        """Send what is buffered, and close the connection."""
         if not self._open:
             return
         if self._writer is None:
@@ -199,7 +208,7 @@ class Transport:
             self._socket.close()
             return
         with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
-            async with asyncio.timeout(CLOSING_SECONDS):  # a client that does not say goodbye in TLS is not waited for
+            async with asyncio.timeout(CLOSING_SECONDS):  # do not wait longer for a client that does not answer close_notify
                 await self.drain()
                 self._open = False
                 self._writer.close()
@@ -208,14 +217,18 @@ class Transport:
         self._writer.transport.abort()
 
     def cut(self, how: Disconnection) -> None:
-        """End it without a word of TLS: the client sees a reset, or a bare end of the stream."""
+        """End the connection without close_notify: the client sees a reset, or a bare end of the stream.
+
+        During the handshake, the caller must also cancel `negotiate`.
+        """
         if not self._open:
             return
         self._open = False
         raw = self._socket if self._writer is None else self._writer.get_extra_info("socket")
         if how == "rst":
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        if self._writer is None:
-            raw.close()
-        else:
+            with contextlib.suppress(OSError):  # it is already closed
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        if self._writer is not None:
             self._writer.transport.abort()
+        elif not self._is_handshaking:
+            raw.close()

@@ -1,1 +1,1 @@
-"""The PostgreSQL underneath: its binaries, its data folder, its process, connections to it."""
+"""The PostgreSQL underneath: binaries, data folder, process, connections."""

@@ -1,7 +1,7 @@
-"""One connection to the PostgreSQL behind the front, by its unix socket: messages out, messages in.
+"""One connection to PostgreSQL by its unix socket.
 
-It knows the startup, the transaction status of the last ReadyForQuery, and how to slip in a command of our own without
-touching the client's unnamed statement and portal. What is sent when is decided in `session`.
+It knows the startup, the transaction status of the last ReadyForQuery, and how to run an internal command without touching the
+client's unnamed statement and portal. The engine decides what is sent.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..protocol.decoder import MessageDecoder
 from ..protocol.messages import (
     SYNC,
     TERMINATE,
     Message,
-    Run,
-    Splitter,
+    MessageBatch,
     bind,
     close_portal,
     close_statement,
@@ -29,12 +29,12 @@ from ..protocol.messages import (
     startup,
 )
 
-__all__ = ["Backend", "BackendLost", "CommandFailed", "StartupRefused", "ahead", "commands"]
+__all__ = ["Backend", "BackendLost", "CommandFailed", "StartupRefused", "encode_commands", "encode_prefix"]
 
-_OURS = "_dsql_local"  # the name of our own statements and portals
-_CLOSES = (close_portal(_OURS), close_statement(_OURS))
-_PER_COMMAND = 5  # messages of `_command` that are answered, each with one
-_UNASKED = (b"N", b"S", b"A")
+_INTERNAL = "_dsql_local"  # name of the statements and portals of internal commands
+_CLOSES = (close_portal(_INTERNAL), close_statement(_INTERNAL))
+_ANSWERS_PER_COMMAND = 5  # one for each message of `_command`
+_ASYNCHRONOUS = (b"N", b"S", b"A")  # NoticeResponse, ParameterStatus, NotificationResponse
 CHUNK = 1 << 16
 CLOSING_SECONDS = 0.5
 
@@ -44,7 +44,7 @@ class BackendLost(Exception):
 
 
 class StartupRefused(Exception):
-    """PostgreSQL refused the startup packet; `answer` is its ErrorResponse."""
+    """PostgreSQL refused the connection; `answer` is its ErrorResponse."""
 
     def __init__(self, answer: Message) -> None:
         super().__init__(error_fields(answer).get("M"))
@@ -52,7 +52,7 @@ class StartupRefused(Exception):
 
 
 class CommandFailed(Exception):
-    """A command of our own failed; the text is PostgreSQL's, `sqlstate` its code."""
+    """An internal command failed. The text is PostgreSQL's message, `sqlstate` its code."""
 
     def __init__(self, answer: Message) -> None:
         fields = error_fields(answer)
@@ -60,37 +60,37 @@ class CommandFailed(Exception):
         self.sqlstate = fields.get("C", "")
 
 
-def commands(*statements: str) -> bytes:
-    """Statements by the extended protocol under a name of our own, answered up to one ReadyForQuery."""
+def encode_commands(*statements: str) -> bytes:
+    """Internal commands, followed by a Sync."""
     return b"".join(_command(sql) for sql in statements) + SYNC.data
 
 
 @functools.lru_cache(maxsize=16)
-def ahead(*statements: str) -> bytes:
-    """The same without a ReadyForQuery of its own: what is sent behind it must ask for one. For a few fixed statements."""
+def encode_prefix(*statements: str) -> bytes:
+    """The same without a Sync; what is sent after it must end in one. Cached: for a few constant statements."""
     return b"".join(_command(sql) for sql in statements)
 
 
 def _command(sql: str, copied: bytes | None = None) -> bytes:
     data = () if copied is None else (Message(b"d", copied), Message(b"c"))
-    return joined((parse(_OURS, sql), bind(_OURS, _OURS), execute(_OURS), *data, *_CLOSES))
+    return joined((parse(_INTERNAL, sql), bind(_INTERNAL, _INTERNAL), execute(_INTERNAL), *data, *_CLOSES))
 
 
 class Backend:
-    """An open connection. `greeting` holds what PostgreSQL said after the authentication, up to ReadyForQuery."""
+    """An open connection. `greeting` holds PostgreSQL's messages from authentication to ReadyForQuery."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._splitter = Splitter()
-        self._inbox: deque[Message | Run] = deque()
+        self._decoder = MessageDecoder()
+        self._inbox: deque[Message | MessageBatch] = deque()
         self.greeting: list[Message] = []
         self.status = b"I"
         self.pid = 0
 
     @classmethod
     async def connect(cls, path: Path, parameters: Mapping[str, str]) -> "Backend":
-        """Connect as the parameters say. Raises `StartupRefused` or `BackendLost`."""
+        """Connect with these startup parameters. Raises `StartupRefused` or `BackendLost`."""
         reader, writer = await asyncio.open_unix_connection(str(path), limit=CHUNK)
         backend = cls(reader, writer)
         try:
@@ -104,7 +104,7 @@ class Backend:
         self._writer.write(startup(parameters))
         while True:
             message = await self.receive()
-            if isinstance(message, Run):
+            if isinstance(message, MessageBatch):
                 continue
             if message.kind == b"E":
                 raise StartupRefused(message)
@@ -115,16 +115,16 @@ class Backend:
                 return
 
     def send(self, data: bytes) -> None:
-        """Hand bytes to PostgreSQL, which reads them while we read its answers."""
+        """Send bytes without waiting."""
         self._writer.write(data)
 
     async def drain(self) -> None:
-        """Wait while PostgreSQL is slower to read than we are to write."""
+        """Wait while PostgreSQL reads more slowly than we write."""
         with contextlib.suppress(ConnectionError):
             await self._writer.drain()
 
-    async def receive(self) -> Message | Run:
-        """The next message, or some rows; a ReadyForQuery sets `status`."""
+    async def receive(self) -> Message | MessageBatch:
+        """The next message, or a batch of rows. ReadyForQuery sets `status`. Raises `BackendLost`."""
         while not self._inbox:
             try:
                 data = await self._reader.read(CHUNK)
@@ -132,74 +132,74 @@ class Backend:
                 raise BackendLost(str(lost)) from lost
             if not data:
                 raise BackendLost("PostgreSQL closed the connection")
-            self._inbox.extend(self._splitter.runs(data))
+            self._inbox.extend(self._decoder.feed_batched(data))
         message = self._inbox.popleft()
         if message.kind == b"Z" and isinstance(message, Message):
             self.status = message.body
         return message
 
-    async def finish(self) -> list[Message | Run]:
-        """The answer to our own commands, up to and without its ReadyForQuery. Nothing of one that failed is left."""
+    async def read_answers(self) -> list[Message | MessageBatch]:
+        """The answers to internal commands, without ReadyForQuery. After an error, statement and portal are closed."""
         messages = await self._answer()
         if any(message.kind == b"E" for message in messages):
             self.send(joined((*_CLOSES, SYNC)))
             await self._answer()
         return messages
 
-    async def _answer(self) -> list[Message | Run]:
+    async def _answer(self) -> list[Message | MessageBatch]:
         messages = []
         while (message := await self.receive()).kind != b"Z":
             messages.append(message)
         return messages
 
-    async def pass_ahead(self, count: int) -> None:
-        """Read the answers to so many commands that were sent `ahead` of something else.
+    async def skip_prefix(self, count: int) -> None:
+        """Read the answers to this many commands of an `encode_prefix`.
 
-        Raises `CommandFailed`; then what was sent behind them is skipped, and a Query answers nothing.
+        Raises `CommandFailed`. PostgreSQL then skips what was sent after them, and does not answer a Query.
         """
-        left = count * _PER_COMMAND
+        left = count * _ANSWERS_PER_COMMAND
         while left:
             message = await self.receive()
             if message.kind == b"E" and isinstance(message, Message):
                 raise CommandFailed(message)
-            left -= message.kind not in _UNASKED
+            left -= message.kind not in _ASYNCHRONOUS
 
     async def run(self, sql: str) -> list[list[str | None]]:
-        """Run one command of our own; its rows as text. Raises `CommandFailed`."""
-        self.send(commands(sql))
-        messages = self.check(await self.finish())
-        rows = [data_row(message) for run in messages if isinstance(run, Run) for message in run.messages]
+        """Run one internal command; returns its rows as text. Raises `CommandFailed`."""
+        self.send(encode_commands(sql))
+        messages = self._check(await self.read_answers())
+        rows = [data_row(message) for run in messages if isinstance(run, MessageBatch) for message in run.messages]
         return [[None if value is None else value.decode() for value in row] for row in rows]
 
     async def copy_out(self, sql: str) -> bytes:
-        """Run a COPY TO STDOUT; its data."""
-        self.send(commands(sql))
-        runs = [run for run in self.check(await self.finish()) if isinstance(run, Run)]
-        return b"".join(piece[5:] for run in runs for piece in run.pieces)
+        """Run a COPY TO STDOUT; returns its data."""
+        self.send(encode_commands(sql))
+        feed_batched = [run for run in self._check(await self.read_answers()) if isinstance(run, MessageBatch)]
+        return b"".join(piece[5:] for run in feed_batched for piece in run.pieces)
 
     async def copy_in(self, sql: str, data: bytes) -> None:
         """Run a COPY FROM STDIN with this data."""
         self.send(_command(sql, data) + SYNC.data)
         await self.drain()
-        self.check(await self.finish())
+        self._check(await self.read_answers())
 
-    async def fail(self) -> None:
-        """Put the open transaction into the failed state, as the error of a statement does."""
-        self.send(commands("this is no statement"))
-        await self.finish()
+    async def fail_transaction(self) -> None:
+        """Put the open transaction into the failed state, as a failing statement does."""
+        self.send(encode_commands("not a statement"))
+        await self.read_answers()
 
     @staticmethod
-    def check(messages: list[Message | Run]) -> list[Message | Run]:
-        """The answer to our own commands as it is; raises `CommandFailed` for an error in it."""
+    def _check(messages: list[Message | MessageBatch]) -> list[Message | MessageBatch]:
+        """Return the messages. Raises `CommandFailed` if there is an error among them."""
         for message in messages:
             if message.kind == b"E" and isinstance(message, Message):
                 raise CommandFailed(message)
         return messages
 
     async def close(self) -> None:
-        """Say goodbye and wait until PostgreSQL has ended the session, and with it an open transaction.
+        """Terminate the session, and wait until PostgreSQL has ended it and rolled back its open transaction.
 
-        A backend that is busy is not waited for: it ends when its statement does, or with PostgreSQL.
+        A busy backend is not waited for: it ends when its statement ends, or with PostgreSQL.
         """
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(CLOSING_SECONDS):

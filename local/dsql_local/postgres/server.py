@@ -1,40 +1,40 @@
-"""One running PostgreSQL: a copy of the template in a temporary folder, on a unix socket that nobody else reaches.
+"""One running PostgreSQL: a copy of the template cluster in a temporary folder, on a unix socket that only this user can reach.
 
-It starts the reaper, which starts PostgreSQL, and waits until connections are answered. To stop it is to close the reaper's
-standard input; the same happens when this process dies, so there is one way to clean up and it always runs.
+It runs under a supervisor (see `supervisor`), which stops PostgreSQL and deletes the folder when `stop` is called or this process
+dies.
 """
 
-import contextlib
 import shutil
+import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from ..protocol.messages import Splitter, error_fields, startup
+from ..protocol.decoder import MessageDecoder
+from ..protocol.messages import error_fields, startup
+from ..supervisor import SupervisedProcess
 from .binaries import PostgresError
 from .template import SUPERUSER, Account, Template
 
 __all__ = ["Postgres"]
 
 START_SECONDS = 30.0
-_SOCKET_LIMIT = 69  # of its folder's path: a unix socket's own must be shorter than some 100 bytes
+_MAX_FOLDER_LENGTH = 69  # a unix socket's path must be shorter than about 100 bytes
 
 
 class Postgres:
-    """A PostgreSQL that runs from `start` to `stop`. `start` raises `PostgresError` if it does not come up."""
+    """A PostgreSQL that runs from `start` to `stop`. `version` names its binaries."""
 
     def __init__(self, template: Template | None = None) -> None:
         self._template = template
-        self._reaper: subprocess.Popen[bytes] | None = None
+        self._process: SupervisedProcess | None = None
         self.folder = Path()
         self.version = ""
 
     @property
     def socket(self) -> Path:
-        """The unix socket it listens on."""
+        """The unix socket that it listens on."""
         return self.folder / ".s.PGSQL.5432"
 
     @property
@@ -43,54 +43,40 @@ class Postgres:
         return int((self.folder / "data" / "postmaster.pid").read_text().split("\n", 1)[0])
 
     def start(self) -> None:
-        """Start it and wait until it answers."""
+        """Start it, and wait until it accepts connections. Raises `PostgresError`."""
         template = self._template or Template.ready()
         self.folder = _temporary_folder(template.account)
         try:
-            self._begin(template)
+            self._run_supervised(template)
             self._wait_until_ready()
         except BaseException:
             self.stop()
             raise
 
-    def _begin(self, template: Template) -> None:
-        """The reaper first, so that the folder is its to delete from now on; then the data, then its go-ahead."""
+    def _run_supervised(self, template: Template) -> None:
+        """Run the supervisor first, so that the folder is deleted whatever happens; then copy the data and start PostgreSQL."""
         account, data = template.account, self.folder / "data"
         self.version = template.name
-        identity = ["-", "-"] if account.uid is None else [str(account.uid), str(account.gid)]
-        server = [str(template.programs / "postgres"), "-D", str(data), "-k", str(self.folder)]
-        script = str(Path(__file__).with_name("supervisor.py"))
         with (self.folder / "log").open("wb") as log:
-            self._reaper = subprocess.Popen(
-                [sys.executable, "-I", "-S", script, str(self.folder), *identity, *server],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+            self._process = SupervisedProcess(
+                [str(template.programs / "postgres"), "-D", str(data), "-k", str(self.folder)],
+                self.folder,
+                stop_signal=signal.SIGQUIT,  # immediate shutdown: the data is thrown away
+                user=account.uid,
+                group=account.gid,
                 stderr=log,
-                start_new_session=True,
-                cwd="/",
             )
         account.own(self.folder)
         template.copy(data)
-        self._tell_reaper(b"+")
-
-    def _tell_reaper(self, byte: bytes) -> None:
-        if self._reaper is not None and self._reaper.stdin is not None:
-            with contextlib.suppress(OSError):  # it has ended already
-                self._reaper.stdin.write(byte)
-                self._reaper.stdin.flush()
+        self._process.start()
 
     def stop(self) -> None:
-        """End it and delete its folder; returns when both are done. Harmless when it does not run."""
-        if self._reaper is None:
-            if self.folder != Path():
-                shutil.rmtree(self.folder, ignore_errors=True)
-            return
-        self._tell_reaper(b"-")  # a forked child may still hold the pipe open: say it, do not only close
-        if self._reaper.stdin is not None:
-            with contextlib.suppress(OSError):
-                self._reaper.stdin.close()
-        self._reaper.wait()
-        self._reaper = None
+        """Stop it and delete its folder; returns when both are done. Does nothing when it does not run."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+        elif self.folder != Path():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -98,17 +84,17 @@ class Postgres:
             reason = self._why_not_ready()
             if reason is None:
                 return
-            if (self._reaper is not None and self._reaper.poll() is not None) or time.monotonic() > deadline:
+            if (self._process is not None and self._process.has_ended) or time.monotonic() > deadline:
                 raise PostgresError(f"PostgreSQL did not start ({reason}). {self._log()}")
             time.sleep(0.003)
 
     def _why_not_ready(self) -> str | None:
-        """Try to open a connection: None if PostgreSQL takes it."""
-        with socket.socket(socket.AF_UNIX) as link:
+        """Try to connect: None if PostgreSQL accepts."""
+        with socket.socket(socket.AF_UNIX) as probe:
             try:
-                link.connect(str(self.socket))
-                link.sendall(startup({"user": SUPERUSER, "database": "postgres"}))
-                messages = list(Splitter().feed(link.recv(65536)))
+                probe.connect(str(self.socket))
+                probe.sendall(startup({"user": SUPERUSER, "database": "postgres"}))
+                messages = list(MessageDecoder().feed(probe.recv(65536)))
             except OSError as refused:
                 return str(refused)
         if not messages:
@@ -123,11 +109,11 @@ class Postgres:
 
 
 def _temporary_folder(account: Account) -> Path:
-    """A new folder for one server, closed to others. Raises `PostgresError` if its user can reach none."""
-    for place in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108 - the folder made in it is ours alone
-        if len(str(place)) <= _SOCKET_LIMIT and account.enters(place):
-            return Path(tempfile.mkdtemp(prefix="dsql-local-", dir=place))
+    """A new folder for one server, closed to other users. Raises `PostgresError` if PostgreSQL's user cannot enter any."""
+    for parent in (Path(tempfile.gettempdir()), Path("/tmp")):  # noqa: S108 - mkdtemp makes a folder closed to other users
+        if len(str(parent)) <= _MAX_FOLDER_LENGTH and account.can_enter(parent):
+            return Path(tempfile.mkdtemp(prefix="dsql-local-", dir=parent))
     raise PostgresError(
-        f"PostgreSQL does not run as root, and the user who runs it cannot enter {tempfile.gettempdir()}, nor /tmp: "
-        "let TMPDIR name a folder that others can enter (chmod o+x it and what is above it)."
+        f"PostgreSQL does not run as root, and its user can enter neither {tempfile.gettempdir()} nor /tmp. "
+        "Set TMPDIR to a folder that other users can enter (chmod o+x it and its parents)."
     )

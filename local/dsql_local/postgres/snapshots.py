@@ -1,9 +1,8 @@
-"""What the database held at a moment, kept as another PostgreSQL database, and brought back in some milliseconds.
+"""Snapshots of the database, kept as PostgreSQL databases and restored in milliseconds.
 
-DSQL has one database, `postgres`, so clients see that name always: a snapshot is a copy under another name, and to restore it is
-to give a copy of it the name `postgres`. The next copy is made in advance. Roles belong to the whole cluster: those made later
-are dropped, a change of one that was there stays. It knows PostgreSQL's control connection only; that no client is connected is
-its caller's business.
+Clients always see DSQL's one database, `postgres`. A snapshot is a copy of it under another name; restoring it renames a copy of
+the copy to `postgres`, and the next copy is made in advance. Roles belong to the whole PostgreSQL cluster: restoring drops those
+created later, and does not undo changes of older ones. The caller must close all client connections first.
 """
 
 import asyncio
@@ -14,14 +13,14 @@ from ..rules.quoting import quote_identifier
 from .backend import Backend, CommandFailed
 from .template import SUPERUSER
 
-__all__ = ["CONTROL", "Snapshots", "control"]
+__all__ = ["CONTROL", "Snapshots", "connect_control"]
 
-CONTROL = "dsql_control"  # a database of our own: who stands in `postgres` keeps it from being renamed
-_COPY = "STRATEGY file_copy"  # half as long as the other one, for databases that are nearly empty
+CONTROL = "dsql_control"  # internal database: a database with a connection, such as `postgres`, cannot be renamed
+_COPY = "STRATEGY file_copy"  # takes half as long as wal_log for nearly empty databases
 
 
-async def control(server: Path) -> Backend:
-    """A connection to the database of our own, which is made on first use."""
+async def connect_control(server: Path) -> Backend:
+    """A connection to the internal database, which is created on first use."""
     with contextlib.suppress(CommandFailed):
         backend = await Backend.connect(server, {"user": SUPERUSER, "database": "postgres"})
         try:
@@ -45,16 +44,16 @@ class Snapshots:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._roles: dict[str, frozenset[str]] = {}
-        self._made = 0
-        self._spares: dict[str, asyncio.Task[str]] = {}
+        self._count = 0
+        self._next_copies: dict[str, asyncio.Task[str]] = {}
 
     async def take(self) -> str:
-        """Keep what `postgres` holds now; its name."""
-        async with self._turn:
-            self._made += 1
-            name = f"dsql_snapshot_{self._made}"
+        """Take a snapshot of `postgres`; returns its name."""
+        async with self._lock:
+            self._count += 1
+            name = f"dsql_snapshot_{self._count}"
             await self._backend.run("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
             try:
                 await _end_sessions(self._backend, "postgres")
@@ -62,16 +61,16 @@ class Snapshots:
             finally:
                 await self._backend.run("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
             self._roles[name] = await self._existing_roles()
-        self._make_spare(name)
+        self._prepare_copy(name)
         return name
 
     async def restore(self, name: str) -> None:
-        """Let `postgres` hold what it held then. Raises KeyError for a name that `take` has not given."""
+        """Restore a snapshot. Raises KeyError for a name that `take` did not return."""
         roles = self._roles[name]
         copy = await self._copy_of(name)
-        async with self._turn:
-            self._made += 1
-            old = f"dsql_old_{self._made}"
+        async with self._lock:
+            self._count += 1
+            old = f"dsql_old_{self._count}"
             await self._backend.run("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
             await _end_sessions(self._backend, "postgres")
             await self._backend.run(f"ALTER DATABASE postgres RENAME TO {old}")
@@ -81,24 +80,24 @@ class Snapshots:
                 await self._backend.run(f"DROP DATABASE {old}")
                 for role in new_roles:
                     await self._backend.run(f"DROP ROLE {quote_identifier(role)}")
-        self._make_spare(name, None if new_roles else old)
+        self._prepare_copy(name, None if new_roles else old)
 
     async def close(self) -> None:
-        """End the connection, and what is made in advance."""
-        await asyncio.gather(*self._spares.values(), return_exceptions=True)
+        """Close the connection, after copies in progress are complete."""
+        await asyncio.gather(*self._next_copies.values(), return_exceptions=True)
         await self._backend.close()
 
     async def _copy_of(self, name: str) -> str:
-        spare = self._spares.pop(name, None)
-        return await (self._new_copy(name) if spare is None else spare)
+        prepared = self._next_copies.pop(name, None)
+        return await (self._new_copy(name) if prepared is None else prepared)
 
-    def _make_spare(self, name: str, old: str | None = None) -> None:
-        self._spares[name] = asyncio.get_running_loop().create_task(self._new_copy(name, old))
+    def _prepare_copy(self, name: str, old: str | None = None) -> None:
+        self._next_copies[name] = asyncio.get_running_loop().create_task(self._new_copy(name, old))
 
     async def _new_copy(self, name: str, old: str | None = None) -> str:
-        async with self._turn:
-            self._made += 1
-            copy = f"dsql_copy_{self._made}"
+        async with self._lock:
+            self._count += 1
+            copy = f"dsql_copy_{self._count}"
             await self._copy(name, copy)
             if old is not None:
                 await self._backend.run(f"DROP DATABASE {old}")

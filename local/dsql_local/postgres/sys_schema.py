@@ -1,8 +1,8 @@
-"""The schema `sys` and what else a cluster's catalog has of its own, as SQL that is run once when the template is made.
+"""The schema `sys`, and other differences of DSQL's catalog, as SQL that runs once when the template is initialized.
 
-A job is a row of `sys._jobs`. CREATE INDEX ASYNC makes an index that is neither valid nor kept up nor unique yet; the job builds
-it anew as what it is to be. One whose keys turn out not to be unique stays as it does on a cluster: not valid, but unique for
-every new row, until it is dropped. `jobs` says when; the functions whose names begin with `_` are called by the front alone.
+A job is a row of `sys._jobs`. CREATE INDEX ASYNC creates an index that is neither valid, ready nor unique; its job rebuilds it.
+If its keys are not unique, the index stays invalid but rejects new duplicates until it is dropped, as on a cluster.
+Functions whose names start with `_` are internal. `engine.jobs` decides when jobs run.
 """
 
 from ..rules.quoting import quote_literal
@@ -10,13 +10,14 @@ from ..rules.rulebook import SHOWN
 
 __all__ = ["SETTINGS", "SETUP"]
 
-KEPT = "30 minutes"  # that a job is listed when it is done
+KEPT = "30 minutes"  # how long a finished job stays listed
 
 SETTINGS = f"""
 default_text_search_config = '{SHOWN["default_text_search_config"]}'
+dsql.enable_batched_nestloop = on
 """
 
-# One statement a paragraph.
+# Paragraphs separate statements.
 SETUP = f"""
 CREATE SCHEMA sys
 
@@ -36,6 +37,11 @@ CREATE FUNCTION sys._submit(job text, type text, class oid, object oid, name tex
     INSERT INTO sys._jobs (job_id, status, job_type, class_id, object_id, object_name, start_time, update_time)
     SELECT job, CASE WHEN object IS NULL THEN 'completed' ELSE 'submitted' END, type, class, object, name, now,
         CASE WHEN object IS NULL THEN now END FROM clock_timestamp() AS now RETURNING job_id $$
+
+CREATE FUNCTION sys._list(job text, type text, class oid, object oid, name text) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    INSERT INTO sys._jobs (job_id, status, job_type, class_id, object_id, object_name, start_time, update_time)
+    SELECT job, 'completed', type, class, object, name, now, now FROM clock_timestamp() AS now $$
 
 CREATE FUNCTION sys._set_flags(index oid, is_unique boolean, is_ready boolean) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS $$
@@ -119,6 +125,9 @@ CREATE FUNCTION sys._note_drop() RETURNS event_trigger LANGUAGE plpgsql SECURITY
         INSERT INTO sys._jobs (job_id, status, job_type, class_id, object_id, start_time, update_time)
             SELECT sys._new_id(), 'completed', 'DROP', classid, objid, clock_timestamp(), clock_timestamp()
             FROM pg_event_trigger_dropped_objects() WHERE original AND NOT is_temporary AND object_type IN ('table', 'index');
+        PERFORM set_config('dsql.dropped', coalesce(jsonb_agg(jsonb_build_array(address_names[1], address_names[2])), '[]')::text,
+            true) FROM pg_event_trigger_dropped_objects() WHERE NOT is_temporary AND object_type IN ('table', 'view', 'sequence',
+            'index', 'function');
     END $$
 
 CREATE EVENT TRIGGER dsql_jobs ON sql_drop EXECUTE FUNCTION sys._note_drop()
@@ -137,6 +146,20 @@ CREATE PROCEDURE sys.wait_for_job(job_id text, INOUT succeeded boolean DEFAULT N
                 format('job "%s" is not done in the snapshot of this transaction', job_id);
         END IF;
         succeeded := state = 'completed';
+    END $$
+
+CREATE FUNCTION sys.current_session_id() RETURNS text LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog AS $$
+    SELECT md5(pid || ' ' || backend_start)::uuid::text FROM pg_stat_get_activity(pg_backend_pid()) $$
+
+CREATE PROCEDURE sys._analyze(statement text, tables text[]) LANGUAGE plpgsql AS $$
+    BEGIN
+        EXECUTE statement;
+        IF pg_catalog.current_setting('transaction_read_only') = 'off' THEN
+            PERFORM sys._list(sys._new_id(), 'ANALYZE', 1259, c.oid, n.nspname || '.' || c.relname)
+                FROM pg_catalog.unnest(tables) AS named (name)
+                JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(named.name)
+                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
+        END IF;
     END $$
 
 CREATE SEQUENCE sys._iam_oids START 26000

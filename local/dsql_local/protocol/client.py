@@ -1,4 +1,4 @@
-"""Where the answers of a flight go, and where the data of a COPY FROM STDIN comes from. Types only; it does no I/O."""
+"""The receiver of answers, and the source of COPY FROM STDIN data, as the engine sees it. Types only; no I/O."""
 
 from typing import Protocol
 
@@ -8,27 +8,27 @@ __all__ = ["Client", "NullClient"]
 
 
 class Client(Protocol):
-    """Where replies go, and where the data of a COPY FROM STDIN comes from."""
+    """Receives answers, and provides the data of a COPY FROM STDIN."""
 
     def write(self, data: bytes) -> None:
-        """Take bytes for the client; they may wait for `drain`."""
+        """Buffer bytes for the client."""
 
     async def drain(self) -> None:
-        """Let them leave, and wait while the client is slower to read than we are to write."""
+        """Send what is buffered, and wait while the client reads more slowly than we write."""
 
     async def receive(self) -> Message:
         """The client's next message."""
 
 
 class NullClient:
-    """Nobody: for what is executed again while the client knows nothing of it."""
+    """Discards answers: for statements that are executed without the client's knowledge."""
 
     def write(self, data: bytes) -> None:
-        """Drop the reply."""
+        """Discard the answer."""
 
     async def drain(self) -> None:
-        """There is nothing to wait for."""
+        """Nothing to send."""
 
     async def receive(self) -> Message:
-        """It has no data."""
+        """CopyFail: there is no data."""
         return Message(b"f", b"nobody\0")

@@ -1,29 +1,28 @@
-"""The PostgreSQL protocol's messages as values: bytes in, messages out, and back.
+"""Messages of PostgreSQL's wire protocol as values, decoded from bytes and encoded to bytes.
 
-It knows how a message is framed and what a few of them carry. It does no I/O, keeps no session, and knows nothing of
-DSQL: `flights` says which messages belong together, `front` and `backend` own the sockets.
+It knows how a message is framed and what some of them contain. It does no I/O and knows nothing about DSQL.
 """
 
+import contextlib
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
     "CANCEL_REQUEST",
+    "CLEARTEXT_PASSWORD",
+    "FRONTEND_NAMES",
     "GSSENC_REQUEST",
     "MAX_LENGTH",
     "MAX_STARTUP",
-    "NAMES",
-    "PASSWORD_PLEASE",
     "SSL_REQUEST",
     "SYNC",
     "TERMINATE",
     "Message",
+    "MessageBatch",
+    "MessageTooLong",
     "ProtocolError",
-    "Run",
-    "Splitter",
     "StartupPacket",
-    "TooLong",
     "bind",
     "close_portal",
     "close_statement",
@@ -32,62 +31,63 @@ __all__ = [
     "error_fields",
     "execute",
     "joined",
+    "parameter_sizes",
     "parse",
     "parse_startup",
     "query",
     "ready",
-    "retold",
     "startup",
+    "with_sql",
 ]
 
-# Codes that stand where a startup packet has its protocol version.
+# Request codes; they take the place of the protocol version in a startup packet.
 SSL_REQUEST = 80877103
 GSSENC_REQUEST = 80877104
 CANCEL_REQUEST = 80877102
 
-MAX_LENGTH = 1 << 30  # PostgreSQL's own limit for one message
-MAX_STARTUP = 10_000  # likewise for the startup packet
+MAX_LENGTH = 1 << 30  # PostgreSQL's limit for one message
+MAX_STARTUP = 10_000  # PostgreSQL's limit for a startup packet
 
 
 class ProtocolError(Exception):
-    """The peer sent bytes that are no PostgreSQL message."""
+    """The peer sent bytes that are not a PostgreSQL message."""
 
 
-class TooLong(ProtocolError):
-    """A message is longer than it may be."""
+class MessageTooLong(ProtocolError):
+    """A message is longer than the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One typed message: its kind (one byte) and its body without the length."""
+    """One message: its type byte and its body, without the length."""
 
     kind: bytes
     body: bytes = b""
 
     @property
     def data(self) -> bytes:
-        """The message as it travels."""
+        """The message encoded."""
         return self.kind + struct.pack("!i", len(self.body) + 4) + self.body
 
     def texts(self, count: int) -> list[str]:
         """The first `count` zero-terminated strings of the body."""
         parts = self.body.split(b"\0", count)
         if len(parts) <= count:
-            raise ProtocolError(f"a message of kind {self.kind!r} ends inside a string")
+            raise ProtocolError(f"a message of type {self.kind!r} ends inside a string")
         return [part.decode("utf-8", "replace") for part in parts[:count]]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Whole messages of one kind, one behind the other, as they travel: rows are many, and an object for each is dear."""
+class MessageBatch:
+    """Adjacent messages of one type, still encoded: one object for many rows, because an object for each row is slow."""
 
     kind: bytes
     data: bytes
-    starts: Sequence[int]  # where each message begins
+    starts: Sequence[int]  # offset of each message
 
     @property
     def pieces(self) -> Iterator[bytes]:
-        """Each message as it travels."""
+        """Each message encoded."""
         return (self.data[start:end] for start, end in zip(self.starts, (*self.starts[1:], len(self.data)), strict=True))
 
     @property
@@ -96,78 +96,19 @@ class Run:
         return (Message(self.kind, piece[5:]) for piece in self.pieces)
 
 
-_ROWS = frozenset(b"Dd")  # DataRow and CopyData: what a server sends many of
-_HEAD = struct.Struct("!Bi")
-
-
-class Splitter:
-    """Cuts a stream of bytes into messages; what is incomplete waits for the next bytes."""
-
-    def __init__(self, longest: int = MAX_LENGTH) -> None:
-        self._longest = longest
-        self._pending = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[Message]:
-        """Take more bytes; yield each message that they complete."""
-        pending = self._pending
-        pending += data
-        start = 0
-        try:
-            while (end := self._end(start)) is not None:
-                message = Message(bytes(pending[start : start + 1]), bytes(pending[start + 5 : end]))
-                start = end
-                yield message
-        finally:
-            del pending[:start]
-
-    def runs(self, data: bytes) -> Iterator[Message | Run]:
-        """The same of a server's bytes, rows of one chunk that follow each other as one run."""
-        pending = self._pending
-        pending += data
-        start = 0
-        try:
-            while (end := self._end(start)) is not None:
-                kind = pending[start]
-                piece: Message | Run
-                if kind in _ROWS:
-                    starts = [0]
-                    while end < len(pending) and pending[end] == kind and (following := self._end(end)) is not None:
-                        starts.append(end - start)
-                        end = following
-                    piece = Run(bytes((kind,)), bytes(pending[start:end]), starts)
-                else:
-                    piece = Message(bytes((kind,)), bytes(pending[start + 5 : end]))
-                start = end
-                yield piece
-        finally:
-            del pending[:start]
-
-    def _end(self, start: int) -> int | None:
-        """Where the message that begins here ends, None if it is not whole yet."""
-        if len(self._pending) - start < 5:
-            return None
-        _, length = _HEAD.unpack_from(self._pending, start)
-        if not 4 <= length <= MAX_LENGTH:
-            raise ProtocolError(f"a message says that it is {length} bytes long")
-        if length > self._longest:
-            raise TooLong(f"a message of {length} bytes")
-        end: int = start + 1 + length
-        return end if end <= len(self._pending) else None
-
-
-# --- Startup: the only packet without a kind ---
+# --- Startup: the only packet without a type byte ---
 
 
 @dataclass(frozen=True, slots=True)
 class StartupPacket:
-    """The first packet of a client: a request code, or protocol version 3 with parameters."""
+    """A client's first packet: a request code, or protocol version 3 with parameters."""
 
     code: int
     parameters: Mapping[str, str]
 
 
 def parse_startup(body: bytes) -> StartupPacket:
-    """Read a startup packet's body (without its length)."""
+    """Decode the body of a startup packet (without its length)."""
     if not 4 <= len(body) <= MAX_STARTUP:
         raise ProtocolError(f"a startup packet of {len(body)} bytes")
     (code,) = struct.unpack_from("!i", body)
@@ -187,9 +128,9 @@ def startup(parameters: Mapping[str, str]) -> bytes:
     return struct.pack("!i", len(body) + 4) + body
 
 
-# --- What a client sends ---
+# --- Messages of a client ---
 
-NAMES = {
+FRONTEND_NAMES = {
     b"P": "Parse",
     b"B": "Bind",
     b"D": "Describe",
@@ -214,7 +155,7 @@ def _texts(*values: str) -> bytes:
 
 
 def query(sql: str) -> Message:
-    """A simple Query."""
+    """Query."""
     return Message(b"Q", _texts(sql))
 
 
@@ -224,43 +165,57 @@ def parse(name: str, sql: str) -> Message:
 
 
 def bind(portal: str, statement: str) -> Message:
-    """Bind without parameters, results as text."""
+    """Bind without parameters, with results as text."""
     return Message(b"B", _texts(portal, statement) + b"\0\0" * 3)
 
 
 def execute(portal: str) -> Message:
-    """Execute to the last row."""
+    """Execute without a row limit."""
     return Message(b"E", _texts(portal) + b"\0\0\0\0")
 
 
+def parameter_sizes(bound: Message) -> Iterator[int]:
+    """The size of each parameter of a Bind, 0 for NULL. A malformed message is read as far as possible; PostgreSQL rejects it."""
+    at = bound.body.index(b"\0", bound.body.index(b"\0") + 1) + 1
+    with contextlib.suppress(struct.error):
+        (formats,) = struct.unpack_from("!h", bound.body, at)
+        at += 2 + 2 * formats
+        (count,) = struct.unpack_from("!h", bound.body, at)
+        at += 2
+        for _ in range(count & 0xFFFF):
+            (size,) = struct.unpack_from("!i", bound.body, at)
+            at += 4 + max(size, 0)
+            yield max(size, 0)
+
+
 def close_portal(name: str) -> Message:
-    """Close a portal."""
+    """Close for a portal."""
     return Message(b"C", b"P" + _texts(name))
 
 
 def close_statement(name: str) -> Message:
-    """Close a prepared statement."""
+    """Close for a prepared statement."""
     return Message(b"C", b"S" + _texts(name))
 
 
-def retold(message: Message, instead: Callable[[str], str]) -> Message:
-    """A Query or a Parse with its SQL replaced; any other message as it is."""
+def with_sql(message: Message, rewrite: Callable[[str], str]) -> Message:
+    """A Query or a Parse with its SQL rewritten; any other message unchanged."""
     if message.kind == b"Q":
-        return query(instead(message.texts(1)[0]))
+        return query(rewrite(message.texts(1)[0]))
     if message.kind != b"P":
         return message
     name, _, rest = message.body.partition(b"\0")
     sql, _, types = rest.partition(b"\0")
-    return Message(b"P", b"\0".join((name, instead(sql.decode("utf-8", "replace")).encode(), types)))
+    return Message(b"P", b"\0".join((name, rewrite(sql.decode("utf-8", "replace")).encode(), types)))
 
 
-# --- What a server sends ---
+# --- Messages of a server ---
 
-PASSWORD_PLEASE = Message(b"R", struct.pack("!i", 3))  # AuthenticationCleartextPassword
+CLEARTEXT_PASSWORD = Message(b"R", struct.pack("!i", 3))  # AuthenticationCleartextPassword
 
 
 def error(sqlstate: str, message: str, *, severity: str = "ERROR", hint: str | None = None) -> Message:
-    """An ErrorResponse."""
+    """ErrorResponse."""
     fields = [("S", severity), ("V", severity), ("C", sqlstate), ("M", message)]
     if hint is not None:
         fields.append(("H", hint))
@@ -274,12 +229,12 @@ def error_fields(message: Message) -> dict[str, str]:
 
 
 def ready(status: bytes) -> Message:
-    """ReadyForQuery with the transaction status I, T or E."""
+    """ReadyForQuery with the transaction status: I, T or E."""
     return Message(b"Z", status)
 
 
 def data_row(message: Message) -> list[bytes | None]:
-    """The columns of a DataRow."""
+    """The column values of a DataRow."""
     (count,) = struct.unpack_from("!h", message.body)
     at, row = 2, list[bytes | None]()
     for _ in range(count):
@@ -290,6 +245,6 @@ def data_row(message: Message) -> list[bytes | None]:
     return row
 
 
-def joined(messages: Sequence[Message | Run]) -> bytes:
-    """Several messages as they travel."""
+def joined(messages: Sequence[Message | MessageBatch]) -> bytes:
+    """Several messages encoded."""
     return b"".join(message.data for message in messages)

@@ -1,1 +1,1 @@
-"""What DSQL accepts, refuses and answers, as data and pure functions of a statement's text."""
+"""What DSQL accepts and refuses, as data and as pure functions of a statement's text."""

@@ -1,20 +1,18 @@
-"""DSQL's own statements, which PostgreSQL's grammar does not have: recognised before the parser, told to PostgreSQL otherwise.
+"""DSQL's own statements, which PostgreSQL does not have: `CREATE INDEX ASYNC`, `ALTER TABLE ASYNC`, `AWS IAM GRANT` and `REVOKE`.
 
-`CREATE INDEX ASYNC`, `ALTER TABLE ASYNC`, `AWS IAM GRANT` and `AWS IAM REVOKE`. What they do is done by the functions of the
-schema `sys` (see `sys_schema`). Pure text in, pure text out; nothing is refused here.
+They are recognized before the parser runs, and translated to calls of functions in the schema `sys` (see `postgres.sys_schema`).
+Pure functions of the text; nothing is refused here.
 """
 
-import base64
 import re
-import uuid
 from dataclasses import dataclass
 
 from .quoting import quote_literal
 
-__all__ = ["NEW_JOB", "Translated", "first_word", "index_method", "translate", "with_new_job"]
+__all__ = ["NEW_JOB", "Translation", "first_word", "index_method", "translate"]
 
-NEW_JOB = "<job>"  # in what PostgreSQL is told, where the id of a new job is to stand
-_S = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"  # white space and comments
+NEW_JOB = "<job>"  # the placeholder for the id of a new job in an `execution`
+_S = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*(?:[^*]|\*(?!/))*\*/)"  # whitespace and comments
 _NAME = r'(?:"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 _WORD = re.compile(rf"{_S}*(\w+)")
 _INDEX = re.compile(rf"{_S}*CREATE{_S}+(UNIQUE{_S}+)?INDEX{_S}+ASYNC\b(.*)", re.IGNORECASE | re.DOTALL)
@@ -37,10 +35,11 @@ _MAPPING = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Translated:
-    """A statement of DSQL's own. `plain` is what it is without DSQL's word, for the parser; None: it has no such form.
+class Translation:
+    """A statement in DSQL's own syntax.
 
-    `execution` is what PostgreSQL is told and `tag` what its command tag is to be, both None for a text that is malformed.
+    `plain` is the statement without ASYNC, for the parser; None if PostgreSQL has no similar statement. `execution` is what
+    PostgreSQL executes instead, and `tag` the command tag for the client; both are None if the syntax is wrong.
     """
 
     plain: str | None
@@ -49,47 +48,42 @@ class Translated:
 
 
 def first_word(sql: str) -> str:
-    """The word that a statement begins with, in upper case."""
+    """The first word of a statement, in upper case."""
     word = _WORD.match(sql)
     return "" if word is None else word[1].upper()
 
 
-def with_new_job(execution: str) -> str:
-    """What PostgreSQL is told, with the id of a job of its own: a UUID in 26 characters of base 32, as a cluster writes it."""
-    return execution.replace(NEW_JOB, base64.b32encode(uuid.uuid4().bytes).decode().rstrip("=").lower(), 1)
-
-
 def index_method(plain: str) -> tuple[str | None, str]:
-    """The access method that a CREATE INDEX without ASYNC names, which the parser does not tell, and the statement without it."""
+    """The access method of a CREATE INDEX without ASYNC, and the statement without it. The parse tree does not contain it."""
     found = _METHOD.match(plain)
     if found is None or found[2] is None:
         return None, plain
     return _folded(found[2]), found[1] + plain[found.end() :]
 
 
-def translate(sql: str) -> Translated | None:
-    """What a statement is, if it is one of DSQL's own."""
+def translate(sql: str) -> Translation | None:
+    """The translation of a statement in DSQL's own syntax, None for any other statement."""
     index = _INDEX.fullmatch(sql)
     if index is not None:
         _, not_unique = index_method("CREATE INDEX" + index[2])
         call = f"SELECT sys._create_index('{NEW_JOB}', {quote_literal(not_unique)}, {index[1] is not None}) AS job_id"
-        return Translated(f"CREATE {'' if index[1] is None else 'UNIQUE '}INDEX{index[2]}", call, "CREATE INDEX")
+        return Translation(f"CREATE {'' if index[1] is None else 'UNIQUE '}INDEX{index[2]}", call, "CREATE INDEX")
     table = _TABLE.fullmatch(sql)
     if table is not None:
         constraint = _VALIDATE.fullmatch(table[2])
-        if constraint is None:  # it is refused, or PostgreSQL finds its syntax wrong
-            return Translated(table[1] + table[2])
+        if constraint is None:  # it is refused, or PostgreSQL reports a syntax error
+            return Translation(table[1] + table[2])
         written, name = quote_literal(constraint[2]), quote_literal(constraint[3])
         call = f"SELECT sys._validate('{NEW_JOB}', {written}, {name}, {constraint[1] is not None}) AS job_id"
-        return Translated(table[1] + table[2], call, "ALTER TABLE")
+        return Translation(table[1] + table[2], call, "ALTER TABLE")
     if _IAM.match(sql) is None:
         return None
     mapping = _MAPPING.fullmatch(sql)
     if mapping is None:
-        return Translated(None)
+        return Translation(None)
     verb = (mapping[1] or mapping[3]).upper()
     role, arn = quote_literal(_folded(mapping[2] or mapping[4])), quote_literal(mapping[5].replace("''", "'"))
-    return Translated(None, f"CALL sys._iam_{verb.lower()}({role}, {arn})", f"AWS IAM {verb}")
+    return Translation(None, f"CALL sys._iam_{verb.lower()}({role}, {arn})", f"AWS IAM {verb}")
 
 
 def _folded(name: str) -> str:

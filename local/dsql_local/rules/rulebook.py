@@ -1,4 +1,4 @@
-"""The rules as they are read from `rules.toml`, and a refusal by its name there. It knows no statement and no parser."""
+"""The rules of `rules.toml`, and its error messages by name. It knows no statement and no parser."""
 
 import tomllib
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ ANSWERS: Mapping[str, tuple[str, str]] = {name: tuple(answer) for name, answer i
 
 @dataclass(frozen=True, slots=True)
 class StatementError:
-    """A statement's error."""
+    """The error of a statement."""
 
     sqlstate: str
     message: str
 
 
 def answer(name: str, *values: object) -> StatementError:
-    """The answer of this name in the rules, `values` put into its text."""
+    """The error of this name in the rules, with `values` in its text."""
     sqlstate, message = ANSWERS[name]
     return StatementError(sqlstate, message.format(*values))

@@ -1,7 +1,6 @@
-"""SQL text as statements: where one ends, and which of them begin or end a transaction.
+"""SQL text as statements: where one ends, and what its words tell about it.
 
-A lexer, not a parser: it knows strings, quoted names, dollar quotes and comments, so that a `;` or a word inside one of
-them is never mistaken. Pure; it knows nothing of the protocol.
+A lexer, not a parser: it knows strings, quoted names, dollar quotes and comments, so it ignores what is inside them.
 """
 
 import re
@@ -10,7 +9,17 @@ from enum import Enum
 
 from .memoize import memoize_by_text
 
-__all__ = ["Kind", "assigned", "comments", "identifiers", "kind_of", "locks_for_update", "may_write", "shares_keys", "split"]
+__all__ = [
+    "Kind",
+    "assigned_columns",
+    "comments",
+    "identifiers",
+    "kind_of",
+    "locks_for_key_share",
+    "locks_for_update",
+    "may_write",
+    "split",
+]
 
 _TOKEN = re.compile(
     r"""
@@ -25,11 +34,13 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_DATA = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|SELECT)\b", re.IGNORECASE)
+_FOR = re.compile(r"\bFOR\b", re.IGNORECASE)
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 
 
 class Kind(Enum):
-    """What a statement means to a transaction."""
+    """What a statement does to a transaction."""
 
     BEGIN = "begin"
     COMMIT = "commit"
@@ -38,17 +49,17 @@ class Kind(Enum):
     OTHER = "other"
 
     @property
-    def controls(self) -> bool:
+    def is_transaction_control(self) -> bool:
         """Whether it begins or ends a transaction."""
         return self in (Kind.BEGIN, Kind.COMMIT, Kind.ROLLBACK)
 
 
 def _tokens(sql: str) -> Iterator[tuple[str, str, int, int]]:
-    """(group, text, start, end) of everything in `sql`; comments as space."""
+    """All tokens as (group, text, start, end); comments are spaces."""
     at = 0
     while at < len(sql):
         match = _TOKEN.match(sql, at)
-        if match is None or match.lastgroup is None:  # the last alternative takes any character
+        if match is None or match.lastgroup is None:  # the last alternative matches any character
             raise AssertionError(sql[at : at + 20])
         group, end = match.lastgroup, match.end()
         if group == "comment":
@@ -72,13 +83,16 @@ def _end_of_comment(sql: str, at: int) -> int:
 
 
 def comments(sql: str) -> Iterator[tuple[str, int, int]]:
-    """Every /* comment */ of `sql`: its text, where it begins, where it ends."""
+    """Every /* comment */: its text, start and end."""
     return ((text, start, end) for group, text, start, end in _tokens(sql) if group == "space" and text.startswith("/*"))
 
 
 @memoize_by_text
 def split(sql: str) -> tuple[str, ...]:
-    """The statements of `sql`, without their `;` and without empty ones. `BEGIN ATOMIC … END` bodies stay whole."""
+    """The statements, without semicolons and without empty ones. A `BEGIN ATOMIC … END` body stays whole."""
+    whole = sql.strip().removesuffix(";").rstrip()
+    if _DATA.match(sql) and not any(mark in whole for mark in (";", "--", "/*")):
+        return (whole,)
     found: list[str] = []
     start: int | None = None
     last, depth, words = 0, 0, list[str]()
@@ -102,7 +116,7 @@ def split(sql: str) -> tuple[str, ...]:
 
 
 def _nesting(words: list[str], depth: int) -> int:
-    """How deep in BEGIN ATOMIC and CASE a CREATE statement stands after its newest word."""
+    """The nesting depth of BEGIN ATOMIC and CASE in a CREATE statement after its latest word."""
     if words[0] != "CREATE":
         return 0
     if words[-2:] == ["BEGIN", "ATOMIC"]:
@@ -118,7 +132,7 @@ def _words(statement: str) -> Iterator[str]:
 
 @memoize_by_text
 def kind_of(statement: str) -> Kind:
-    """What one statement means to a transaction."""
+    """What one statement does to a transaction."""
     words = _words(statement)
     first, rest = next(words, ""), words
     if first == "BEGIN" or (first == "START" and next(rest, "") == "TRANSACTION"):
@@ -135,7 +149,7 @@ def kind_of(statement: str) -> Kind:
 
 @memoize_by_text
 def may_write(statement: str) -> bool:
-    """Whether a statement may write or lock a row; only what surely reads is False (a function's writes are not seen)."""
+    """Whether a statement may write or lock a row. False only if it certainly reads; writes of functions are not detected."""
     words = _words(statement)
     if next(words, "") in ("SELECT", "VALUES", "TABLE", "SHOW", "FETCH"):
         return not {"FOR", "INTO"}.isdisjoint(words)
@@ -145,21 +159,21 @@ def may_write(statement: str) -> bool:
 @memoize_by_text
 def locks_for_update(statement: str) -> bool:
     """Whether a statement locks rows with FOR UPDATE (or FOR NO KEY UPDATE)."""
-    words = list(_words(statement))
+    words = list(_words(statement)) if _FOR.search(statement) else []
     following = ({tuple(words[at + 1 : at + 2]), tuple(words[at + 1 : at + 4])} for at, w in enumerate(words) if w == "FOR")
     return any(("UPDATE",) in after or ("NO", "KEY", "UPDATE") in after for after in following)
 
 
 @memoize_by_text
-def shares_keys(statement: str) -> bool:
+def locks_for_key_share(statement: str) -> bool:
     """Whether a statement locks rows with FOR KEY SHARE."""
-    words = list(_words(statement))
+    words = list(_words(statement)) if _FOR.search(statement) else []
     return any(words[at : at + 3] == ["FOR", "KEY", "SHARE"] for at in range(len(words)))
 
 
 @memoize_by_text
 def identifiers(statement: str) -> frozenset[str]:
-    """Every name that stands in a statement, as PostgreSQL folds it: unquoted in lower case, quoted as written."""
+    """All names in a statement, folded as PostgreSQL does: unquoted ones in lower case, quoted ones as written."""
     return frozenset(_folded(group, text) for group, text, _, _ in _tokens(statement) if group in ("word", "name"))
 
 
@@ -168,8 +182,8 @@ def _folded(group: str, text: str) -> str:
 
 
 @memoize_by_text
-def assigned(statement: str) -> frozenset[str]:
-    """Every name in its SET clauses, as `identifiers` has them: at least the columns that it assigns to."""
+def assigned_columns(statement: str) -> frozenset[str]:
+    """All names in its SET clauses, folded: at least the columns that it assigns to."""
     names = set[str]()
     depth, inside = 0, False
     for group, text, _, _ in _tokens(statement):

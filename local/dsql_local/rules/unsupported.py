@@ -1,6 +1,6 @@
-"""What is wrong with a statement, by its text alone, in the order in which a cluster finds it; `rules.toml` has the words.
+"""What DSQL refuses in a statement, by its parse tree alone, in the order in which a cluster checks.
 
-Pure: a parse tree in, refusals out. It does not know what becomes of a statement that is accepted.
+Pure: `rules.toml` has the messages.
 """
 
 import re
@@ -14,7 +14,7 @@ from .datatypes import DataTypes
 from .parse_tree import Node, at, fits, nodes, strings
 from .rulebook import RULES, StatementError, answer
 
-__all__ = ["WITH_COLUMNS", "Found", "matches", "parameter", "refusal", "refusals"]
+__all__ = ["WITH_COLUMNS", "Found", "check_parameter", "find_unsupported", "matches", "rule_error"]
 
 Found = Mapping[str, list[Node]]  # the nodes of a statement by their kinds
 WITH_COLUMNS = ("CreateStmt", "AlterTableStmt", "CreateSchemaStmt")
@@ -32,14 +32,14 @@ for _place, _rule in enumerate(RULES["refuse"]):
     _BY_NODE[_rule["node"]].append((_place, _rule))
 
 
-def refusals(kind: str, statement: Node, found: Found) -> Iterator[StatementError]:
-    """All that is wrong with a statement, the first of which is answered."""
+def find_unsupported(kind: str, statement: Node, found: Found) -> Iterator[StatementError]:
+    """All errors of a statement; the first one is the answer."""
     explained = next(iter(statement.get("query", ()))) if kind == "ExplainStmt" else kind
     rules = [(rule, node) for rule, node in matches(kind, found) if "lookup" not in rule]
     if explained not in _ACCEPTED:
-        yield from (refusal(rule, node) for rule, node in rules if rule["node"] == explained)
+        yield from (rule_error(rule, node) for rule, node in rules if rule["node"] == explained)
         yield answer("unsupported", explained.removesuffix("Stmt"))
-    yield from (refusal(rule, node) for rule, node in rules)
+    yield from (rule_error(rule, node) for rule, node in rules)
     if kind == "AlterTableStmt":
         yield from _alter_table(found.get("AlterTableCmd", []))
     if kind == "TransactionStmt":
@@ -54,21 +54,21 @@ def refusals(kind: str, statement: Node, found: Found) -> Iterator[StatementErro
 
 
 def matches(kind: str, found: Found) -> Iterator[tuple[Mapping[str, Any], Node]]:
-    """The rules that fit, with their nodes, in the order of the file."""
+    """The matching rules with their nodes, in the order of the file."""
     candidates = sorted((candidate for name in found for candidate in _BY_NODE.get(name, ())), key=lambda each: each[0])
     for _, rule in candidates:
         if rule.get("in", kind) == kind:
             yield from ((rule, node) for node in found[rule["node"]] if fits(node, rule.get("where", {})))
 
 
-def refusal(rule: Mapping[str, Any], node: Node, **more: str) -> StatementError:
-    """A rule's answer, with what its text names of the node."""
+def rule_error(rule: Mapping[str, Any], node: Node, **more: str) -> StatementError:
+    """The error of a rule, with values of the node in its message."""
     message = re.sub(r"\{([\w.]+)\}", lambda name: more.get(name[1]) or str(at(node, name[1])), rule["message"])
     return StatementError(rule.get("sqlstate", "0A000"), message)
 
 
-def parameter(name: str, *, local: bool = False) -> StatementError | None:
-    """The refusal of a configuration parameter, if it cannot be set."""
+def check_parameter(name: str, *, local: bool = False) -> StatementError | None:
+    """The error of a configuration parameter that cannot be set, if it cannot."""
     folded = name.lower()
     return None if folded in _SETTABLE or (local and folded in _SETTABLE_LOCALLY) else answer("parameter", name)
 
@@ -110,7 +110,7 @@ def _parameters(kind: str, found: Found) -> Iterator[StatementError]:
             yield from _isolation(setting.get("args"))
         elif name is None or (how in ("VAR_RESET", "VAR_SET_DEFAULT") and (kind == "AlterRoleSetStmt" or name in _RESETTABLE)):
             continue
-        elif (refused := parameter(name, local=bool(setting.get("is_local")))) is not None:
+        elif (refused := check_parameter(name, local=bool(setting.get("is_local")))) is not None:
             yield refused
 
 
@@ -124,11 +124,11 @@ def _sequences(kind: str, statement: Node) -> Iterator[StatementError]:
     for option in statement.get("options", ()):
         if at(option, "DefElem.defname") == "as":
             name = _TYPES.display(at(option, "DefElem.arg.TypeName"))
-            yield from () if name == "bigint" else (answer("sequence_type", name),)
+            yield from () if name == "bigint" else (answer("sequence_type"),)
 
 
 def _cache(options: Any, needed_by: str | None = None) -> Iterator[StatementError]:
-    """Whether the options of a sequence give it a cache of a size that DSQL takes, and name one if something needs it."""
+    """Check the CACHE option of a sequence: its size, and that there is one if `needed_by` needs it."""
     named = [option for option in options or () if at(option, "DefElem.defname") == "cache"]
     if not named and needed_by is not None:
         yield answer("cache", needed_by)
@@ -148,7 +148,7 @@ def _functions(found: Found) -> Iterator[StatementError]:
         if _REFUSED_FUNCTION.fullmatch(name):
             yield answer("function", name)
         setting = at(next(iter(call.get("args") or ()), None), "A_Const.sval.sval") if name == "set_config" else None
-        refused = parameter(setting, local=True) if setting is not None else None
+        refused = check_parameter(setting, local=True) if setting is not None else None
         yield from () if refused is None else (refused,)
     for cast in found.get("TypeName", ()):
         if _TYPES.refused_anywhere(cast):
@@ -169,22 +169,24 @@ def _function(statement: Node, found: Found) -> Iterator[StatementError]:
 def _body(text: str) -> Iterator[StatementError]:
     try:
         parsed = [tree["stmt"] for tree in pgparse.parse(text)]
-    except pgparse.PGQueryError:  # PostgreSQL finds the same in its own words
+    except pgparse.PGQueryError:  # PostgreSQL reports the same error
         return
     for tree in parsed:
         ((kind, statement),) = tree.items()
         inside: dict[str, list[Node]] = defaultdict(list)
         for name, node in nodes(tree):
-            if name != "FuncCall":  # what a function is called with is only found when it is called
+            if name != "FuncCall":  # a cluster checks the calls in a function only when it is called
                 inside[name].append(node)
-        yield from refusals(kind, statement, inside)
+        yield from find_unsupported(kind, statement, inside)
 
 
 # --- Columns and keys ---
 
 
 def _columns(kind: str, found: Found) -> Iterator[StatementError]:
-    columns = found.get("ColumnDef", ()) if kind in WITH_COLUMNS else ()  # of what a function gives back, they are no columns
+    columns = (
+        found.get("ColumnDef", ()) if kind in WITH_COLUMNS else ()
+    )  # the ColumnDefs of a function's result are not columns of a table
     for column in columns:
         type_name = column.get("typeName", {})
         yield from _column_type(type_name)
@@ -210,7 +212,7 @@ def _column_type(type_name: Node) -> Iterator[StatementError]:
 
 
 def _keys(kind: str, found: Found) -> Iterator[StatementError]:
-    """What is wrong with the keys of a new table or index; the catalog knows the types of the latter (see `lookups`)."""
+    """The errors of keys of a new table or index. `catalog_checks` finds the column types of an index."""
     types = {str(column.get("colname")): column.get("typeName", {}) for column in found.get("ColumnDef", ())}
     keys = [[str(column.get("colname"))] for column in found.get("ColumnDef", ()) if _is_key(column)]
     keys += [strings(constraint.get("keys")) for constraint in found.get("Constraint", ()) if constraint.get("keys")]

@@ -1,1 +1,1 @@
-"""Running a function as Lambda does: SAM's command line, the Runtime Interface Emulator, Docker."""
+"""Runs functions as Lambda does: SAM CLI, Runtime Interface Emulator, Docker."""

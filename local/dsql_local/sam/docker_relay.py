@@ -1,11 +1,11 @@
-"""Lets containers of the local Docker engine reach one port of this machine's loopback, and nobody else.
+"""Lets containers of the local Docker engine, and nobody else, reach one port of this machine's loopback interface.
 
-`sam local invoke --docker-network host` has no effect (SAM puts its container on the bridge whatever it is told), and what
-listens on the loopback cannot be dialled from there. So a second container listens on the bridge and passes bytes through a unix
-socket to this process, which passes them on: no port is opened on the machine. TLS goes through it untouched.
+`sam local invoke --docker-network host` has no effect: SAM attaches its container to the bridge network, from which the loopback
+interface is unreachable. So a second container listens on the bridge, and forwards bytes through a unix socket to this process,
+which forwards them to the port. No port is opened on the machine, and TLS passes through unchanged.
 
-Run as a script, this file is the container's half: standard library only. That half keeps one link to the socket open and ends
-when it breaks, so the container goes when this process does, in whatever way.
+The container runs this file as a script, with the standard library only. It keeps one connection to the unix socket open and ends
+when that connection breaks, so it never outlives this process.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ READY_SECONDS = 30.0
 
 
 class RelayError(Exception):
-    """The container's half did not start."""
+    """The relay container did not start."""
 
 
 class DockerRelay:
     """From `__enter__` to `__exit__`, containers on the bridge reach `127.0.0.1:port` at `host` and `PORT`.
 
-    `engine` is a docker-py client and `image` one that is there and has Python at /var/lang/bin, as Lambda's have.
+    `engine` is a docker-py client. `image` must be present and have Python in /var/lang/bin, as Lambda's images do.
     """
 
     def __init__(self, engine: Any, image: str, port: int) -> None:
@@ -42,7 +42,7 @@ class DockerRelay:
         self.host = ""
 
     def __enter__(self) -> Self:
-        from .signals import deferred  # noqa: PLC0415 - not in the container
+        from .signals import deferred  # noqa: PLC0415 - not available in the container
 
         self._thread.start()
         try:
@@ -60,7 +60,7 @@ class DockerRelay:
                     detach=True,
                 )
             if not self._ready.wait(READY_SECONDS):
-                raise RelayError(f"no answer from the relay's container within {READY_SECONDS:.0f} s")
+                raise RelayError(f"the relay container did not connect within {READY_SECONDS:.0f} s; try VIA=rie")
             self._container.reload()
             networks = self._container.attrs["NetworkSettings"]["Networks"]
             self.host = next(iter(networks.values()))["IPAddress"]
@@ -75,13 +75,13 @@ class DockerRelay:
         self.close()
 
     def close(self) -> None:
-        """End both halves; returns when the container is gone."""
+        """Stop the relay; returns when the container is removed."""
         if self._container is not None:
             errors = sys.modules["docker"].errors
             try:
                 self._container.remove(force=True)
             except errors.APIError as error:
-                if error.status_code not in {404, 409}:  # it is gone, or going
+                if error.status_code not in {404, 409}:  # it is removed, or being removed
                     raise
             self._container = None
         if self._thread.is_alive():
@@ -92,11 +92,11 @@ class DockerRelay:
         self._folder.cleanup()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._lifeline is None:  # the first link comes when the container's half listens
+        if self._lifeline is None:  # the container connects first when it listens
             self._lifeline = writer
             self._ready.set()
             return
-        await join(reader, writer, *await asyncio.open_connection("127.0.0.1", self._target))
+        await forward(reader, writer, *await asyncio.open_connection("127.0.0.1", self._target))
 
 
 async def _end_tasks() -> None:
@@ -106,10 +106,10 @@ async def _end_tasks() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def join(
+async def forward(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far_reader: asyncio.StreamReader, far_writer: asyncio.StreamWriter
 ) -> None:
-    """Pass bytes both ways until one side ends, then end the other."""
+    """Forward bytes in both directions until one side closes, then close the other."""
 
     async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         try:
@@ -117,7 +117,7 @@ async def join(
                 sink.write(data)
                 await sink.drain()
         except OSError:
-            pass  # a link that breaks has ended
+            pass  # a broken connection is a closed one
         finally:
             sink.close()
 
@@ -125,12 +125,12 @@ async def join(
 
 
 async def serve_container(path: str) -> None:
-    """The container's half: listen on the bridge until the lifeline breaks."""
+    """In the container: listen on the bridge until the lifeline breaks."""
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await join(reader, writer, *await asyncio.open_unix_connection(path))
+        await forward(reader, writer, *await asyncio.open_unix_connection(path))
 
-    async with await asyncio.start_server(accept, "0.0.0.0", PORT):  # noqa: S104 - the container's own address
+    async with await asyncio.start_server(accept, "0.0.0.0", PORT):  # noqa: S104 - of the container
         lifeline, _writer = await asyncio.open_unix_connection(path)
         await lifeline.read()
 

@@ -1,8 +1,7 @@
-"""AWS's own Runtime Interface Emulator around one function: an execution environment of Lambda without Docker.
+"""AWS's Runtime Interface Emulator around one function: a Lambda execution environment without Docker.
 
-Knows how Lambda starts Python (its variables, `sys.path`, the runtime interface client) and how the emulator is spoken to.
-Knows nothing of DSQL or of templates: it is given a `Function` and variables. The emulator runs under a guard (`processes`),
-which ends all of it when this process ends, in whatever way.
+It knows how Lambda starts Python (variables, `sys.path`, the runtime interface client), and the emulator's HTTP interface. It
+knows nothing about DSQL or templates. The emulator runs under a supervisor, which stops it when this process ends.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import json
 import os
 import platform
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from .session_supervisor import guarded
+from ..supervisor import SupervisedProcess
 from .template import Function
 
 __all__ = ["MARKERS", "Invocation", "RieError", "RuntimeInterfaceEmulator", "is_error"]
@@ -32,16 +30,16 @@ PATH = "/2015-03-31/functions/function/invocations"
 MARKERS = ("START RequestId", "END RequestId", "REPORT RequestId")
 START_SECONDS = 10.0
 REPORT_SECONDS = 2.0
-START_TRIES = 3  # somebody may take a free port between our look and the emulator's
+START_TRIES = 3  # another process may take a free port before the emulator binds it
 
 
 class RieError(Exception):
-    """The emulator could not be started, or went away."""
+    """The emulator did not start, or ended unexpectedly."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """What one invocation answered, and the lines that it wrote."""
+    """The response of one invocation, and the lines that it logged."""
 
     response: Any
     log_lines: tuple[str, ...]
@@ -59,16 +57,16 @@ class Invocation:
 
 
 class RuntimeInterfaceEmulator:
-    """One execution environment of a function; every `invoke` after the first is a warm one.
+    """One execution environment of a function: the first `invoke` is a cold start, later ones are warm.
 
-    `environment` overrides what the template declares, and must bring the credentials; the caller's own is not looked at.
+    `environment` overrides the template's variables, and must contain the credentials; the caller's environment is not used.
     """
 
     def __init__(self, function: Function, environment: Mapping[str, str] | None = None) -> None:
         self._function = function
         self._environment = lambda_environment(function, environment or {})
         self._program = _program()
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._process: SupervisedProcess | None = None
         self._folder = Path()
         self._port = 0
         self._read = 0
@@ -89,16 +87,16 @@ class RuntimeInterfaceEmulator:
         self.close()
 
     def invoke(self, event: object) -> Invocation:
-        """Send one event and wait for its answer; a function that fails is an answer too."""
-        link = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._function.timeout + 30)
+        """Invoke the function with an event. A function error is a response, too. Raises `RieError`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=self._function.timeout + 30)
         try:
-            link.request("POST", PATH, json.dumps(event))
-            answer = link.getresponse()
+            connection.request("POST", PATH, json.dumps(event))
+            answer = connection.getresponse()
             status, body = answer.status, answer.read().decode()
         except (OSError, http.client.HTTPException) as error:
-            raise RieError(f"the emulator went away: {error!r}. {self._errors()}") from error
+            raise RieError(f"the emulator ended unexpectedly: {error!r}. {self._errors()}") from error
         finally:
-            link.close()
+            connection.close()
         try:
             response, failed = json.loads(body), status != http.HTTPStatus.OK
         except ValueError:  # such as "Task timed out after 3.00 seconds"
@@ -107,18 +105,18 @@ class RuntimeInterfaceEmulator:
         return Invocation(response=response, log_lines=self._new_lines(complete=status == http.HTTPStatus.OK), failed=failed)
 
     def close(self) -> None:
-        """End the emulator and everything it started; returns when they are gone. Harmless when it does not run."""
-        if self._guard is not None:
-            self._guard.communicate(b"\n")
-            self._guard = None
+        """Stop the emulator and everything that it started. Does nothing when it does not run."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
 
     def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="dsql-rie-"))
         self._read = 0
         self._port, runtime_port = _free_ports(2)
         with self._log.open("wb") as log, self._error_log.open("wb") as errors:
-            # The emulator puts the runtime into a process group of its own: the session is what they have in common.
-            self._guard = guarded(
+            # The emulator puts the runtime into another process group, so the supervisor kills the whole session.
+            self._process = SupervisedProcess(
                 [
                     *(str(self._program), "--log-level", "warn"),
                     *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
@@ -131,10 +129,11 @@ class RuntimeInterfaceEmulator:
                 stdout=log,
                 stderr=errors,
             )
+            self._process.start()
         deadline = time.monotonic() + START_SECONDS
         while True:
-            errors_so_far = self._errors()  # read first: the guard deletes the folder when the emulator ends
-            if self._guard.poll() is not None:
+            errors_so_far = self._errors()  # read first: the supervisor deletes the folder when the emulator ends
+            if self._process.has_ended:
                 raise RieError(f"the emulator did not start. {errors_so_far}")
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
                 return
@@ -156,7 +155,7 @@ class RuntimeInterfaceEmulator:
         return ""
 
     def _new_lines(self, *, complete: bool) -> tuple[str, ...]:
-        """What the function wrote since the last call; of a runtime that died there is no report to wait for."""
+        """The lines logged since the last call. A runtime that died writes no REPORT line, so there is none to wait for."""
         deadline = time.monotonic() + (REPORT_SECONDS if complete else 0)
         while True:
             with self._log.open("rb") as log:
@@ -166,20 +165,20 @@ class RuntimeInterfaceEmulator:
                 break
             time.sleep(0.005)
         self._read += len(text)
-        # The runtime interface client writes a traceback's line ends as carriage returns.
+        # The runtime interface client writes the newlines of a traceback as carriage returns.
         lines = text.decode(errors="replace").replace("\r", "\n").split("\n")
         return tuple(line for line in lines if line and not line.startswith(MARKERS))
 
 
 def is_error(response: object) -> bool:
-    """Whether this is how the runtime reports a failed function, rather than what a function returned."""
+    """Whether a response is the runtime's report of a function error, and not a returned value."""
     return isinstance(response, dict) and {"errorType", "errorMessage"} <= response.keys() <= {
         *("errorType", "errorMessage", "stackTrace", "requestId", "cause"),
     }
 
 
 def lambda_environment(function: Function, overrides: Mapping[str, str]) -> dict[str, str]:
-    """The variables that Lambda gives to a function, the function's own, and the caller's over them."""
+    """Lambda's variables, overridden by the function's, overridden by `overrides`."""
     path = [function.code, *(layer / "python" for layer in function.layers)]
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return {
@@ -194,7 +193,7 @@ def lambda_environment(function: Function, overrides: Mapping[str, str]) -> dict
         "LAMBDA_TASK_ROOT": str(function.code),
         "LANG": "en_US.UTF-8",
         "PATH": os.defpath,
-        "PYTHONDONTWRITEBYTECODE": "1",  # what was built stays as it was built
+        "PYTHONDONTWRITEBYTECODE": "1",  # leave the build unchanged
         "PYTHONPATH": os.pathsep.join(map(str, path)),
         "TZ": ":UTC",
         **function.environment,
@@ -203,18 +202,18 @@ def lambda_environment(function: Function, overrides: Mapping[str, str]) -> dict
 
 
 def _program() -> Path:
-    """The emulator in the installed aws-sam-cli."""
+    """The emulator's binary, which aws-sam-cli contains."""
     if sys.platform != "linux":
-        raise RieError("the Runtime Interface Emulator runs on Linux only; start a Docker engine and use VIA=sam")
+        raise RieError("the Runtime Interface Emulator runs only on Linux; start a Docker engine and use VIA=sam")
     found = importlib.util.find_spec("samcli")
     if found is None or found.origin is None:
-        raise RieError("aws-sam-cli, which carries the emulator, is not installed: pip install 'dsql-local[sam]'")
+        raise RieError("aws-sam-cli, which contains the emulator, is not installed: pip install 'dsql-local[sam]'")
     machine = {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
     return Path(found.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}"
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports of the loopback that nobody listens on, all different."""
+    """Different free ports of the loopback interface."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -1,6 +1,6 @@
-"""The functions of one application, each in its own Runtime Interface Emulator from its first invocation on.
+"""A Runtime Interface Emulator for each function of an application, started at its first invocation.
 
-Builds the application first, once for all who share a file; knows `sam` and `rie`, and nothing of pytest.
+It builds the application first, once for all processes that share a file.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ __all__ = ["RiePool"]
 
 
 class RiePool:
-    """Call it with an event and a function's name; at the end of the block all emulators have ended.
+    """Invokes functions: call it with an event and a logical id. Leaving the block stops all emulators.
 
     `built` is a file that says, by being there, that the application was built, and holds the built template's path.
     """
@@ -36,7 +36,7 @@ class RiePool:
         self._stack.close()
 
     def __call__(self, event: object, function: str, environment: Mapping[str, str] | None = None) -> Invocation:
-        """Invoke a function, named by its logical id in template.yaml. `environment` holds more variables, for its first time."""
+        """Invoke a function by its logical id in template.yaml. `environment` adds variables when its emulator starts."""
         emulator = self._emulators.get(function)
         if emulator is None:
             found = read_function(self._build(), function)
@@ -47,7 +47,7 @@ class RiePool:
     def _build(self) -> Path:
         """The built template."""
         with self._built.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # several processes at once would build into one folder
+            fcntl.flock(lock, fcntl.LOCK_EX)  # otherwise several processes would build into one folder
             if not self._built.exists():
                 self._built.write_text(str(sam_cli.build(self._project)), encoding="utf-8")
             return Path(self._built.read_text(encoding="utf-8"))

@@ -1,7 +1,6 @@
-"""SAM's command line, as a local run needs it: `sam build`, and `sam local invoke` in Docker on a local DSQL.
+"""The SAM CLI: `sam build`, and `sam local invoke` with a local DSQL.
 
-Knows what `sam` has to be told, and that everything it starts must end with us. The commands see nothing of the caller's own AWS
-session.
+Commands do not see the caller's AWS credentials, and everything they start ends with this process.
 """
 
 import contextlib
@@ -20,18 +19,18 @@ from .command import running
 from .docker_relay import PORT, DockerRelay
 from .rie import MARKERS, Invocation, is_error
 
-__all__ = ["SamError", "build", "docker_engine", "local_invoke", "reachable"]
+__all__ = ["SamError", "build", "docker_engine", "local_invoke", "reachable_port"]
 
 ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
-IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"  # what SAM runs the template's functions in
-PARAMETERS = ("--parameter-overrides", f"Architecture={ARCHITECTURE}")  # so that no image has to be emulated
+IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"  # the image in which SAM runs the functions
+PARAMETERS = ("--parameter-overrides", f"Architecture={ARCHITECTURE}")  # avoids an emulated image
 SAM = (sys.executable, "-m", "samcli")
 OWN = Path(".aws-sam", "invoke")  # what it builds has bytecode for this machine's interpreter, and is never deployed
 NO_SERVICE = "http://127.0.0.1:1"  # refuses at once
 
 
 class SamError(Exception):
-    """A command failed, or cannot be run; the sentence says what to do."""
+    """A command failed or cannot run; the message says what to do."""
 
 
 def build(project: Path) -> Path:
@@ -47,18 +46,18 @@ def build(project: Path) -> Path:
 
 
 def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, str]) -> Invocation:
-    """`sam local invoke` with these variables; shows what SAM and the function write, as it comes.
+    """Run `sam local invoke` with these variables, and show what SAM and the function write.
 
-    SAM sets every variable that the template declares from its own environment, so none has to be written to a file.
+    SAM takes every variable that the template declares from its environment, so no file of variables is needed.
     """
     template = str(OWN / "build" / "template.yaml")
     command = [*SAM, "local", "invoke", name, "--template", template, "--event", str(event), "--skip-pull-image", *PARAMETERS]
     lines: list[str] = []
     with (
-        reachable(int(variables["DSQL_PORT"])) as address,
-        tempfile.TemporaryDirectory(prefix="dsql-sam-") as temporary,  # SAM leaves a file behind
+        reachable_port(int(variables["DSQL_PORT"])) as address,
+        tempfile.TemporaryDirectory(prefix="dsql-sam-") as temporary,  # SAM leaves a file in it
         tempfile.TemporaryFile("w+") as output,
-        _container_ended(address),
+        _container_removed(address),
     ):
         environment = {**_environment(project, variables), **address, "TMPDIR": temporary}
         with running(command, project, environment, stdout=output, stderr=subprocess.PIPE) as sam:
@@ -70,7 +69,7 @@ def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, 
         output.seek(0)
         answer = output.read().strip()
     if status != 0 or not answer:
-        raise SamError(f"sam local invoke ended with status {status} and no response: its own lines are above")
+        raise SamError(f"sam local invoke ended with status {status} and no response; its output is above")
     try:
         response = json.loads(answer)
     except ValueError:  # such as "Task timed out after 15.00 seconds"
@@ -100,7 +99,7 @@ def _environment(project: Path, local: Mapping[str, str]) -> dict[str, str]:
         **local,
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        # `sam local` asks who the caller is, and goes on when nobody tells: these credentials are nobody's.
+        # `sam local` calls STS, and continues when it fails; these credentials belong to nobody.
         "AWS_ENDPOINT_URL_STS": NO_SERVICE,
         "AWS_MAX_ATTEMPTS": "1",
         "BYTECODE": "optional",  # this and PYTHON are for layer/Makefile
@@ -112,25 +111,25 @@ def _environment(project: Path, local: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def reachable(port: int) -> Iterator[dict[str, str]]:
-    """The variables by which a container dials this machine's 127.0.0.1:port."""
+def reachable_port(port: int) -> Iterator[dict[str, str]]:
+    """The variables with which a container reaches this machine's 127.0.0.1:port."""
     engine = docker_engine()
-    assert engine is not None  # noqa: S101 - the caller has seen it
+    assert engine is not None  # noqa: S101 - the caller has checked it
     if sys.platform != "linux" or engine.info().get("OperatingSystem") == "Docker Desktop":
         yield {"DSQL_HOSTADDR": "host.docker.internal", "DSQL_PORT": str(port)}
         return
     if not engine.images.list(filters={"reference": IMAGE}):
-        print(f"    pulling {IMAGE}, once; this can take minutes", file=sys.stderr, flush=True)
+        print(f"    pulling {IMAGE} (only once; this can take minutes)", file=sys.stderr, flush=True)
         try:
             engine.images.pull(IMAGE)
         except sys.modules["docker"].errors.DockerException as error:
-            raise SamError(f"the Docker engine could not pull {IMAGE} ({error}); invoke with VIA=rie") from error
+            raise SamError(f"the Docker engine could not pull {IMAGE} ({error}); use VIA=rie") from error
     with DockerRelay(engine, IMAGE, port) as relay:
         yield {"DSQL_HOSTADDR": relay.host, "DSQL_PORT": str(PORT)}
 
 
 def _function_lines(stream: IO[str]) -> Iterator[str]:
-    """The lines that the function wrote, out of SAM's standard error; SAM's own are shown as they come."""
+    """The function's lines in SAM's standard error. SAM's own lines are printed."""
     started = ended = False
     for raw in stream:
         for line in raw.rstrip("\n").split("\r"):
@@ -143,8 +142,8 @@ def _function_lines(stream: IO[str]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _container_ended(address: Mapping[str, str]) -> Iterator[None]:
-    """Remove the function's container, should SAM have been stopped before it did; it is known by the address it was given."""
+def _container_removed(address: Mapping[str, str]) -> Iterator[None]:
+    """Remove the function's container if SAM was stopped before it did. The variables in its environment identify it."""
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""Ctrl-C and terminations: they end a command by unwinding it once, and not while a process is being started.
+"""Signals that end a command: they unwind it once, and not while it starts a process.
 
-Whatever is started must be noted where it is ended. A signal between the two would leave it behind: hence `held_back`.
+A signal between the start of a process and the assignment that allows stopping it would leave it running: hence `deferred`.
 """
 
 import contextlib
@@ -11,30 +11,30 @@ from typing import NoReturn
 
 __all__ = ["deferred", "exit_on_signals"]
 
-INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def exit_on_signals() -> None:
-    """From now on the first interrupt raises SystemExit; later ones do not disturb the cleaning up."""
-    for number in INTERRUPTS:
+    """From now on the first signal raises SystemExit, and later ones are ignored, so that cleanup completes."""
+    for number in END_SIGNALS:
         signal.signal(number, _unwind)
 
 
 def _unwind(number: int, _frame: FrameType | None) -> NoReturn:
-    for each in INTERRUPTS:
+    for each in END_SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Interrupts that come inside take effect at the end. (Blocking them instead would be inherited by what is started.)"""
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda number, _frame: came.append(number)) for number in INTERRUPTS}
+    """Deliver signals that arrive inside the block at its end. (A blocked signal mask would be inherited by child processes.)"""
+    received: list[int] = []
+    previous = {number: signal.signal(number, lambda number, _frame: received.append(number)) for number in END_SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
+        if received:
+            signal.raise_signal(received[0])

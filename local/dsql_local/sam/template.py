@@ -1,8 +1,8 @@
-"""What a SAM template says of a function: where its code and layers are, its handler, environment, time and memory.
+"""Functions of a SAM template: code, layers, handler, environment, timeout and memory.
 
-Reads a source template or a built one (`.aws-sam/build/template.yaml`), its parameters at their defaults unless they are given.
-It knows the few intrinsic functions that such a choice needs; what only AWS knows becomes an empty variable, as in `sam local`,
-and a layer that only AWS has is left out. It starts nothing.
+It reads a source template or a built one (`.aws-sam/build/template.yaml`), with parameters at their defaults unless given. It
+resolves Ref to parameters, Fn::If and conditions. A variable whose value only AWS knows is empty, as in `sam local`; a layer that
+only AWS has is left out.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ _Loader.add_multi_constructor("!", _intrinsic)
 
 
 class _Intrinsics:
-    """Ref to a parameter, and Fn::If with its conditions; everything else stays as it is."""
+    """Resolves Ref to parameters, and Fn::If with its conditions; everything else stays unchanged."""
 
     def __init__(self, document: Mapping[str, Any], parameters: Mapping[str, str]) -> None:
         defaults = {key: value.get("Default", "") for key, value in document.get("Parameters", {}).items()}
@@ -118,4 +118,4 @@ class _Intrinsics:
                 return all(map(self._holds, parts))
             case {"Fn::Or": list() as parts}:
                 return any(map(self._holds, parts))
-        raise ValueError(f"a condition that is not understood here: {condition!r}")
+        raise ValueError(f"unsupported condition in the template: {condition!r}")

@@ -24,6 +24,7 @@ MIGRATION_TOOLKIT = "awslabs/dsql-migration-toolkit, verified on clusters, 2026-
 DSQLBASE = "slsdotdev/dsqlbase, docs/internals/dsql-capabilities.md, verified on 2026-10-03"
 POSTGREST = "measured on a cluster with PostgREST's schema, 2026-08-19 and 2026-08-28"
 SPIKE = "measured on a cluster, 2026-09-23"
+SQLALCHEMY = "tests of aurora-dsql-sqlalchemy 1.3.0, which AWS runs on a cluster"
 ISSUES = "GitHub issues: transact-rs/sqlx#4162, pgadmin-org/pgadmin4#9433, flyway/flyway#4088"
 POSTGRESQL = "PostgreSQL, from which no difference is known"
 WORDED_AFTER = "refused; worded after a recorded message"

@@ -9,6 +9,7 @@ from . import (
     RECORDED,
     SPIKE,
     SQL_SUBSETS,
+    SQLALCHEMY,
     TROUBLESHOOTING,
     WORDED_AFTER,
     Case,
@@ -253,7 +254,12 @@ CASES = [
         "CREATE SEQUENCE s AS bigint INCREMENT BY -1 CACHE 100000 NO CYCLE",
         "create sequence other.s cache 1 owned by none",
     ),
-    *each(WORDED_AFTER, "0A000 datatype integer not supported, sequence type must be bigint", "CREATE SEQUENCE s AS int CACHE 1"),
+    *each(
+        SQLALCHEMY,
+        "22023 sequence type must be bigint",
+        "CREATE SEQUENCE s AS decimal(10,0) CACHE 1",
+        "CREATE SEQUENCE s AS int CACHE 1",
+    ),
     *each(
         WORDED_AFTER,
         "0A000 datatype text not supported, identity column type must be bigint",

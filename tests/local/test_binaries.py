@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from dsql_local import LocalDsql
-from dsql_local.postgres.binaries import Binaries, PostgresError, _check, on_this_machine
+from dsql_local.postgres.binaries import Binaries, PostgresError, _check, _how_to_install, installed
+from dsql_local.postgres.template import _cache_folder
 
 
 def programs_in(folder: Path, says: str, status: int = 0) -> Path:
@@ -44,6 +46,38 @@ def test_programs_that_cannot_be_used_say_why(tmp_path, says, status, complaint)
         _check(programs_in(tmp_path / "bin", says, status))
 
 
+def test_every_missing_library_is_named_and_what_to_install(tmp_path):
+    """The loader names the first alone. The package's own program, which asks for versions of libraries that there are not."""
+    programs = Binaries.ready(_cache_folder()).folder
+    if sys.platform != "linux" or not programs.parent.name.startswith("postgresql-"):
+        pytest.skip("PostgreSQL is the machine's own here: it has the libraries that it needs")
+    folder = programs_in(tmp_path / "bin", "")
+    needs = (programs / "postgres").read_bytes()
+    for there, missing in ((b"libxml2.so.2\0", b"libxml2.so.9\0"), (b"libgssapi_krb5.so.2\0", b"libgssapi_krb5.so.9\0")):
+        assert there in needs
+        needs = needs.replace(there, missing)
+    (folder / "postgres").write_bytes(needs)
+    with pytest.raises(PostgresError) as failed:
+        _check(folder)
+    assert str(failed.value) == (
+        f"{folder}/postgres does not run without libgssapi_krb5.so.9, libxml2.so.9 "
+        "(apt-get install libgssapi-krb5-2 libxml2, or dnf install krb5-libs libxml2)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("library", "packages"),
+    [
+        ("libicuuc.so.72", " (apt-get install libicu72, or dnf install libicu)"),
+        ("libssl.so.3", " (apt-get install libssl3, or dnf install openssl-libs)"),
+        ("libmine.so.1", ""),
+    ],
+)
+def test_the_package_of_a_library(library, packages):
+    """Some have their version in the package's name; of one that nobody knows there is no package to name."""
+    assert _how_to_install([library]) == packages
+
+
 def test_a_folder_without_initdb_is_no_server(tmp_path):
     """A client's installation has no initdb."""
     with pytest.raises(PostgresError, match="has no initdb"):
@@ -72,7 +106,7 @@ def test_without_any_the_message_names_what_is_missing(machine_only, tmp_path):
 def test_the_machines_postgresql_serves(monkeypatch):
     """A real one, in place of the package's: it starts, and takes statements through the rules."""
     usable = []
-    for folder in on_this_machine():
+    for folder in installed():
         with contextlib.suppress(PostgresError):
             usable.append((_check(folder), folder))
     if not usable:

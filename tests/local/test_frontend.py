@@ -4,10 +4,15 @@ import contextlib
 import socket
 import ssl
 import struct
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
-from dsql_local.protocol.messages import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, Splitter, error_fields, startup
+from dsql_local.protocol.decoder import MessageDecoder
+from dsql_local.protocol.messages import CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, error_fields, startup
 from dsql_local.rules.error_responses import REFUSALS
 
 
@@ -55,11 +60,11 @@ def test_gssapi_is_declined_first(dsql):
 
 
 def test_plaintext_is_refused(dsql):
-    """Without TLS there is only a refusal, and no password is asked for."""
+    """Without TLS there is only a refusal, in the words that AWS's own tests know, and no password is asked for."""
     with socket.create_connection((dsql.host, dsql.port)) as link:
         link.sendall(startup({"user": "admin"}))
-        (message,) = Splitter().feed(link.recv(65536))
-        assert error_fields(message)["S"] == "FATAL"
+        (message,) = MessageDecoder().feed(link.recv(65536))
+        assert error_fields(message) == {"S": "FATAL", "V": "FATAL", "C": "08P01", "M": "SSL is mandatory"}
         assert link.recv(1) == b""
     assert "password" not in kinds(dsql)
     assert "startup" not in kinds(dsql)
@@ -139,10 +144,10 @@ def test_roles_come_in_with_their_own_privileges(dsql, connect):
 
 @pytest.mark.parametrize("user", ["nobody", "dsql_control", "admin2"])
 def test_an_unknown_role_does_not_exist(connect, user):
-    """A role that is not there is refused, and so is the front's own."""
+    """A role that is not there is refused, and so is the front's own: 08P01, as the tests of AWS's Python connector have it."""
     refused = refusal(connect, user)
-    assert refused.sqlstate == "28000"
-    assert refused.fields["M"] == f'role "{user}" does not exist'
+    assert (refused.sqlstate, refused.fields["M"]) == ("08P01", "unable to accept connection, access denied")
+    assert refused.fields["H"] == f'role "{user}" does not exist'
 
 
 def test_admin_is_no_superuser(dsql):
@@ -226,3 +231,61 @@ def test_the_environment_is_what_a_client_needs(dsql):
     assert environment["DSQL_SSLROOTCERT"] == dsql.ca_pem
     assert (environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]) == ("defaultkey", "defaultsecret")
     assert environment["AWS_REGION"] == "us-east-1"
+
+
+LINGER = struct.pack("ii", 1, 0)  # closing sends a reset
+
+
+def test_a_reset_before_tls_is_an_end_like_any_other(dsql, caplog):
+    """Before the first byte or inside the first packet: nothing is left, and no task ends with an exception that nobody takes."""
+    for number in range(20):
+        with socket.create_connection((dsql.host, dsql.port)) as link:
+            link.send(b"\0\0" if number % 2 else b"")
+            while dsql.status()["connections"] == 0:
+                pass
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+        while dsql.status()["connections"]:
+            pass
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_ends_under_churn_raise_nothing(dsql, connect, caplog):
+    """Links that are cut and a server that restarts, while clients come and go and several threads ask for it."""
+    stop = threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            with contextlib.suppress(psycopg.Error), psycopg.connect(make_conninfo(**dsql.libpq())) as connection:
+                connection.execute("SELECT 1")
+
+    def end_them(number):
+        for how in ("rst", "fin", "silence") * 5:
+            dsql.close_connections(how) if number % 2 else dsql.restart(down=0.002 * number)
+
+    with ThreadPoolExecutor(8) as threads:
+        clients = [threads.submit(come_and_go) for _ in range(4)]
+        for ending in [threads.submit(end_them, number) for number in range(4)]:
+            ending.result()
+        stop.set()
+        for client in clients:
+            client.result()
+    while not _listens(dsql):
+        pass
+    assert connect().run("SELECT 1") == [["1"]]
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_the_port_is_kept_while_the_server_is_down(dsql):
+    """Who comes is refused, and nobody else can listen there, so that it comes up again at the same address."""
+    dsql.restart(down=0.3)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((dsql.host, dsql.port))
+    assert not _listens(dsql)
+    while not _listens(dsql):
+        pass
+
+
+def _listens(dsql):
+    with contextlib.suppress(ConnectionError), socket.create_connection((dsql.host, dsql.port)):
+        return True
+    return False
