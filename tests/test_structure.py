@@ -28,6 +28,7 @@ ORDER = [
     "telemetry",
     "retry",
     "connector",
+    "claim",
     "lambda_runtime",
     "dial",
     "refusal",
