@@ -132,7 +132,7 @@ class Stopping(socket.socket):
         if not self.left:
             if self.how == "silence":
                 time.sleep(0.01)  # it is writable, so waiting for that would spin
-                raise BlockingIOError
+                raise BlockingIOError(self.how)
             raise {"rst": ConnectionResetError, "fin": BrokenPipeError}[self.how](self.how)
         count = socket.socket.send(self, data[: self.left], *flags)
         self.left -= count

@@ -212,18 +212,30 @@ def test_what_a_socket_raises_is_a_lost_connection(lost, cause):
         assert isinstance(transport.failure.__cause__, cause)
 
 
-def test_what_is_raised_around_a_socket_passes_through(pair):
-    """A signal handler can raise an OSError too: it is the caller's, and the connection is not said to be lost."""
-    transport, _ = pair
+@pytest.mark.parametrize("kind", [TimeoutError, BlockingIOError, ssl.SSLWantReadError])
+def test_what_is_raised_around_a_socket_passes_through(pair, kind):
+    """A signal handler can raise an OSError too: it is the caller's, the connection is not lost, and nothing is sent again."""
+    transport, peer = pair
 
     class Interrupted(socket.socket):
         def recv(self, *args):
-            raise TimeoutError("the handler's own")
+            super().recv(*args)
+            raise kind("the handler's own")
+
+        def send(self, *args):
+            super().send(*args)
+            raise kind("the handler's own")
 
     transport.sock = Interrupted(fileno=transport.sock.detach())
-    with pytest.raises(TimeoutError, match="the handler's own"):
+    transport.sock.settimeout(0)
+    peer.send(b"x")
+    with pytest.raises(kind, match="the handler's own"):
         transport.read(1)
+    transport.write(b"once")
+    with pytest.raises(kind, match="the handler's own"):
+        transport.flush()
     assert transport.failure is None
+    assert peer.recv(100) == b"once"
 
 
 def test_what_send_did_not_return_may_have_been_sent(pair):

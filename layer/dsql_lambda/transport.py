@@ -166,14 +166,13 @@ class Transport:
         self.may_have_sent = self.sent + len(record)
         try:
             count = self.sock.send(record)
-        except _AGAIN:
-            self.may_have_sent = self.sent
-            self._wait_to_send()
-            return
         except OSError as error:
             if not _is_of_the_socket(error):
                 raise
             self.may_have_sent = self.sent  # the socket refused it
+            if isinstance(error, _AGAIN):
+                self._wait_to_send()
+                return
             self._fail(ConnectionLost(f"network error: {error}"), error)
         self.sent += count
         self.may_have_sent = self.sent
@@ -213,11 +212,11 @@ class Transport:
         """What has arrived, or None if nothing has. Raises `ConnectionLost` at the stream's end."""
         try:
             data = self.sock.recv(_RECEIVE)
-        except _AGAIN:
-            return None
         except OSError as error:
             if not _is_of_the_socket(error):
                 raise
+            if isinstance(error, _AGAIN):
+                return None
             self._fail(ConnectionLost(f"network error: {error}"), error)
         if not data:
             self._fail(ConnectionLost("network error: the server closed the connection"))
