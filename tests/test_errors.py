@@ -6,13 +6,17 @@ import pg8000.exceptions
 import pytest
 
 from dsql_lambda import (
+    AfterCommitError,
     CommitOutcomeUnknown,
     ConfigError,
     ConnectError,
     DatabaseError,
     DeadlineExceeded,
     DsqlError,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
     OCCRetryExhausted,
+    ResponseError,
     TokenError,
     TransactionError,
 )
@@ -21,7 +25,15 @@ from dsql_lambda import (
 def test_the_tree_is_as_it_is_documented():
     """The layer's errors have one base; a server's error is a subclass of pg8000's `DatabaseError`."""
     assert {ConfigError, TokenError, ConnectError, TransactionError} == set(DsqlError.__subclasses__())
-    assert {OCCRetryExhausted, CommitOutcomeUnknown, DeadlineExceeded} == set(TransactionError.__subclasses__())
+    assert {
+        OCCRetryExhausted,
+        CommitOutcomeUnknown,
+        DeadlineExceeded,
+        AfterCommitError,
+        ResponseError,
+        IdempotencyKeyMissing,
+        IdempotencyKeyReused,
+    } == set(TransactionError.__subclasses__())
     assert issubclass(ConfigError, ValueError)
     assert issubclass(DatabaseError, pg8000.exceptions.DatabaseError)
     assert not issubclass(DatabaseError, DsqlError)
@@ -33,6 +45,7 @@ def test_the_tree_is_as_it_is_documented():
         OCCRetryExhausted("no", attempts=3, occ_type="data", occ_code="OC000", elapsed=0.5, reason="deadline"),
         CommitOutcomeUnknown("no", attempts=2),
         DeadlineExceeded("no", phase="commit"),
+        AfterCommitError("no", value={"id": 1}, errors=()),
         ConnectError("no", sqlstate="08006", hint="why"),
         ConfigError("no"),
         TokenError("no"),

@@ -29,15 +29,21 @@ if TYPE_CHECKING:
     from .connection import connect as connect
     from .decorator import run_transaction as run_transaction
     from .decorator import with_dsql_transaction as with_dsql_transaction
+    from .errors import AfterCommitError as AfterCommitError
     from .errors import CommitOutcomeUnknown as CommitOutcomeUnknown
     from .errors import ConfigError as ConfigError
     from .errors import ConnectError as ConnectError
     from .errors import DeadlineExceeded as DeadlineExceeded
     from .errors import DsqlError as DsqlError
+    from .errors import IdempotencyKeyMissing as IdempotencyKeyMissing
+    from .errors import IdempotencyKeyReused as IdempotencyKeyReused
     from .errors import OCCRetryExhausted as OCCRetryExhausted
+    from .errors import ResponseError as ResponseError
     from .errors import TokenError as TokenError
     from .errors import TransactionError as TransactionError
     from .iam_token import Token as Token
+    from .idempotency import Idempotency as Idempotency
+    from .json_text import jsonable as jsonable
     from .occ import OCCConflict as OCCConflict
     from .occ import OCCType as OCCType
     from .occ import classify_occ as classify_occ
@@ -56,16 +62,22 @@ _MODULES = {
     "connection": ("Connection", "connect"),
     "decorator": ("run_transaction", "with_dsql_transaction"),
     "errors": (
+        "AfterCommitError",
         "CommitOutcomeUnknown",
         "ConfigError",
         "ConnectError",
         "DeadlineExceeded",
         "DsqlError",
+        "IdempotencyKeyMissing",
+        "IdempotencyKeyReused",
         "OCCRetryExhausted",
+        "ResponseError",
         "TokenError",
         "TransactionError",
     ),
     "iam_token": ("Token",),
+    "idempotency": ("Idempotency",),
+    "json_text": ("jsonable",),
     "occ": ("OCCConflict", "OCCType", "classify_occ", "is_occ_error"),
     "options": ("ConnectOptions",),
     "pool": ("Pool",),

@@ -19,7 +19,7 @@ from .outcome import Ending, outcome_of, outcome_unknown
 from .pg8000_adapter import PipelinedConnection
 from .pipeline import Session, Statement
 from .retry import OCCRetryConfig
-from .runner import raise_in_doubt, run_in_transaction
+from .runner import call_after_commit, raise_in_doubt, run_in_transaction
 from .system import NEVER
 from .telemetry import Telemetry
 from .transaction import Transaction
@@ -119,13 +119,16 @@ class TransactionBlock:
         claim, tx = self._claim, self._tx
         if tx is None:
             return
+        commits = error is None and not tx.has_ended
         try:
             try:
-                if error is None and not tx.has_ended:
+                if commits:
                     self._commit(tx)
             finally:
                 tx.end()
                 self._connection._checkin(claim, "")
+            if commits and tx.after:
+                call_after_commit(tx.after, None, None)
         except BaseException as failure:
             claim.abandon()
             if claim.evidence.may_have_committed and not self._read_only:

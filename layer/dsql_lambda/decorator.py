@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from .cache import open_at_init, source_for
 from .claim import ConnectionSource
@@ -22,6 +22,11 @@ from .transaction import Transaction
 R = TypeVar("R")
 T = TypeVar("T")
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .idempotency import Idempotency, Keys
+    from .once import Once
+
 
 def run_transaction(
     function: Callable[[Transaction], T],
@@ -30,14 +35,20 @@ def run_transaction(
     retry: OCCRetryConfig | None = None,
     timeout: float | None = None,
     read_only: bool = False,
+    idempotency: Idempotency | None = None,
+    event: Any = None,
 ) -> T:
     """Run `function(tx)` in a transaction and return its value; run it again when DSQL reports a conflict.
 
     The function may run several times: it must have no effect outside `tx`. `source` is a `Connection` or a `Pool`, None is
-    the cached connection. `timeout` is in seconds. Raises `OCCRetryExhausted`, `DeadlineExceeded`, `CommitOutcomeUnknown`,
-    `ConnectError`, the `DatabaseError` of a failed statement, or what the function raised.
+    the cached connection. `timeout` is in seconds. With `idempotency` the work is done once for the key of `event`.
+
+    Raises `OCCRetryExhausted`, `DeadlineExceeded`, `CommitOutcomeUnknown`, `ConnectError`, the `DatabaseError` of a failed
+    statement, or what the function raised; `AfterCommitError` when a function of `tx.after_commit` did; with `idempotency`,
+    `IdempotencyKeyMissing`, `IdempotencyKeyReused` and `ResponseError`.
     """
     _check(source, retry)
+    keys = _keys(idempotency, function, read_only=read_only)
     return run_in_transaction(
         function,
         source_for(None) if source is None else source,
@@ -45,6 +56,7 @@ def run_transaction(
         deadline_at=deadline_after(timeout),
         read_only=read_only,
         telemetry=Telemetry(function),
+        once=_once(keys, (event,), {"event": event}) if keys is not None else None,
     )
 
 
@@ -62,6 +74,7 @@ def with_dsql_transaction(
     read_only: bool = False,
     timeout: float | None = None,
     logger: StructuredLogger | None = None,
+    idempotency: Idempotency | None = None,
 ) -> Callable[[Callable[..., R]], Callable[..., R]]: ...
 
 
@@ -74,6 +87,7 @@ def with_dsql_transaction(
     read_only: bool = False,
     timeout: float | None = None,
     logger: StructuredLogger | None = None,
+    idempotency: Idempotency | None = None,
 ) -> Callable[..., Any]:
     """Run a function in a DSQL transaction, which it gets as `tx`. Bare, or called with options.
 
@@ -84,7 +98,8 @@ def with_dsql_transaction(
 
     `options` choose the cached connection (None: the environment's variables), `source` is a `Connection` or a `Pool` in its
     place; `retry` is None for `OCCRetryConfig.for_lambda()` in Lambda and `OCCRetryConfig()` elsewhere; `read_only` begins
-    with BEGIN READ ONLY; `logger` is the handler's own Powertools Logger.
+    with BEGIN READ ONLY; `logger` is the handler's own Powertools Logger. With `idempotency` each event is handled once: a later
+    one with the same key gets the stored result.
 
     Called with `tx=`, the function joins that transaction. Raises what `run_transaction` raises, and `TypeError` at
     decoration: for a function without a parameter `tx` that can be passed by keyword, for `async def` and generators,
@@ -98,6 +113,7 @@ def with_dsql_transaction(
     def decorate(decorated: Callable[..., R]) -> Callable[..., R]:
         signature, place = _inspected(decorated)
         telemetry = Telemetry(decorated, logger=logger)
+        keys = _keys(idempotency, decorated, read_only=read_only)
         if source is None:
             open_at_init(options)
 
@@ -111,8 +127,9 @@ def with_dsql_transaction(
                 def call(tx: Transaction) -> R:
                     return decorated(*args[:place], tx, *args[place:], **kwargs)
 
+            once = _once(keys, args, kwargs) if keys is not None else None
             if joined is not None:
-                return call(tx=joined)
+                return call(tx=joined) if once is None else cast("R", once.within(joined, call))
             return run_in_transaction(
                 call,
                 source_for(options) if source is None else source,
@@ -121,12 +138,32 @@ def with_dsql_transaction(
                 read_only=read_only,
                 telemetry=telemetry,
                 by_keyword=by_keyword,
+                once=once,
             )
 
         wrapper.__signature__ = signature  # type: ignore[attr-defined]
         return wrapper
 
     return decorate if function is None else decorate(function)
+
+
+def _keys(idempotency: Idempotency | None, function: Callable[..., Any], *, read_only: bool) -> Keys | None:
+    """What recognizes the function's events. Raises `TypeError` where its key can't be remembered."""
+    if idempotency is None:
+        return None
+    from .idempotency import Idempotency, Keys  # noqa: PLC0415 - whoever has an Idempotency has loaded it
+
+    if not isinstance(idempotency, Idempotency):
+        raise TypeError(f"idempotency is a {type(idempotency).__name__}: it must be an Idempotency, or None")
+    if read_only:
+        raise TypeError("idempotency= is for a transaction that writes: a read_only one has nothing to do twice")
+    return Keys(idempotency, function)
+
+
+def _once(keys: Keys, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Once:
+    from .once import Once  # noqa: PLC0415 - costs nothing where it is not used
+
+    return Once(keys.idempotency, *keys.of(keys.event_of(arguments, keywords)))
 
 
 def _check(source: object, retry: object) -> None:

@@ -7,7 +7,11 @@
     └── TransactionError                    a transaction that can't go on, or was used wrongly
         ├── OCCRetryExhausted               every attempt met a conflict, or the deadline came first
         ├── CommitOutcomeUnknown            COMMIT was sent, no answer came: committed or not
-        └── DeadlineExceeded                no time was left, before any conflict
+        ├── DeadlineExceeded                no time was left, before any conflict
+        ├── AfterCommitError                committed, and then a function of `tx.after_commit` raised
+        ├── ResponseError                   the function's value can't be marshalled or stored
+        ├── IdempotencyKeyMissing           an event without the key that its function is idempotent by
+        └── IdempotencyKeyReused            the key of an earlier event, with another payload
 
 What the server says of a statement is a `DatabaseError` (module `server_errors`): pg8000's own, with its SQLSTATE.
 All of them can be pickled; none carries a token, a password or a secret.
@@ -87,3 +91,26 @@ class DeadlineExceeded(TransactionError):
         super().__init__(message)
         self.phase = phase
         """What was under way: `connect`, `begin`, `statement`, `function`, `commit` or `retry`."""
+
+
+class AfterCommitError(TransactionError):
+    """The transaction is committed, and then a function of `tx.after_commit` raised: its error is the `__cause__`."""
+
+    def __init__(self, message: str, *, value: object = None, errors: tuple[Exception, ...] = ()) -> None:
+        super().__init__(message)
+        self.value = value
+        """What the decorated function returned."""
+        self.errors = errors
+        """What the functions raised, in their order. None of them kept the others from running."""
+
+
+class ResponseError(TransactionError):
+    """The function's value can't be marshalled by Lambda, or stored as JSON. Says which part of it; nothing was committed."""
+
+
+class IdempotencyKeyMissing(TransactionError):
+    """The event has no idempotency key, or no caller, where the function's `Idempotency` looks for it. Nothing was done."""
+
+
+class IdempotencyKeyReused(TransactionError):
+    """An earlier event had the same idempotency key and another payload. Nothing was done."""

@@ -8,7 +8,7 @@ made of it.
     UNAVAILABLE              XX000 "unavailable" in a statement: again, in the same way
     BROKEN                   the connection was lost before any byte of COMMIT was handed to the socket: again, in the same way
     STALE                    the connection was dead when BEGIN, sent alone, wanted its answer: the same attempt on a new one
-    UNKNOWN                  the connection was lost, or XX000 came, after COMMIT: again only if it was read-only
+    UNKNOWN                  the connection was lost, or XX000 came, after COMMIT: again only if it was read-only or has a key
     OUT_OF_TIME, FAILED      an error is raised
 """
 
@@ -45,7 +45,7 @@ class Ending(Enum):
 class Outcome:
     """An attempt's ending, with what belongs to it."""
 
-    __slots__ = ("conflict", "ending", "error", "phase", "value")
+    __slots__ = ("after", "conflict", "ending", "error", "phase", "value")
 
     def __init__(
         self,
@@ -55,7 +55,10 @@ class Outcome:
         error: BaseException | None = None,
         conflict: OCCConflict | None = None,
         phase: str = "",
+        after: list[Any] | None = None,
     ) -> None:
+        self.after = after
+        """What `tx.after_commit` was given: functions with their arguments."""
         self.ending = ending
         self.value = value
         self.error = error
@@ -131,12 +134,11 @@ def _outcome_of_commit(evidence: Evidence, raised: Exception | None, lost: Conne
     return Outcome(Ending.FAILED, error=raised or failure)
 
 
-def outcome_unknown(attempt: int) -> CommitOutcomeUnknown:
+def outcome_unknown(attempt: int, *, has_key: bool = False) -> CommitOutcomeUnknown:
     """The error for a COMMIT that was handed over and not answered."""
+    advice = "deliver the event again with its idempotency key" if has_key else "read the data before you run it again"
     return CommitOutcomeUnknown(
-        "COMMIT was sent and no answer came: the transaction may be committed or not; read the data to find out "
-        "before you run it again",
-        attempts=attempt,
+        f"COMMIT was sent and no answer came: the transaction may be committed or not; {advice}", attempts=attempt
     )
 
 
@@ -149,15 +151,16 @@ def next_step(
     remaining: float,
     elapsed: float,
     lasted: float,
-    read_only: bool,
+    is_repeatable: bool,
     random: Callable[[], float],
 ) -> Step:
     """Decide what follows an ending that is neither a success nor final.
 
     `remaining` seconds are left before the deadline, `elapsed` have passed since the first attempt began; this one `lasted`.
+    What `is_repeatable` (it only reads, or it finds out what became of COMMIT) follows an unknown outcome too.
     """
     ending = outcome.ending
-    if ending is Ending.UNKNOWN and not read_only:
+    if ending is Ending.UNKNOWN and not is_repeatable:
         return Step(error=outcome_unknown(attempt), cause=outcome.error)
     is_out_of_time = ending is Ending.OUT_OF_TIME
     if not is_out_of_time and retry.allows_another(attempt, remaining):

@@ -15,15 +15,19 @@ from typing import Any, TypeVar
 
 from . import claim as claims
 from .claim import Claim, ConnectionSource
-from .errors import CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted
+from .errors import AfterCommitError, CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted
 from .lambda_runtime import deadline_after
 from .occ import classify_occ
-from .outcome import RETRIED, Ending, Outcome, next_step, outcome_of, outcome_unknown
+from .outcome import RETRIED, Ending, Outcome, Step, next_step, outcome_of, outcome_unknown
 from .pipeline import Evidence, Session
 from .retry import OCCRetryConfig, default_retry
 from .system import NEVER, SYSTEM, System
 from .telemetry import Telemetry
 from .transaction import Transaction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .once import Once
 
 T = TypeVar("T")
 
@@ -40,11 +44,16 @@ def run_in_transaction(
     telemetry: Telemetry | None = None,
     system: System = SYSTEM,
     by_keyword: bool = False,
+    check: Callable[[T], None] | None = None,
+    once: Once | None = None,
 ) -> T:
-    """`function(tx)` (or `function(tx=tx)`) in a transaction on a connection of `source`, attempted until it ends for good."""
+    """`function(tx)` (or `function(tx=tx)`) in a transaction on a connection of `source`, attempted until it ends for good.
+
+    `check` raises for a value that must not be committed. `once` reads and writes the row of an idempotency key.
+    """
     claim = Claim(sys._getframe())
     claims.begin(claim)
-    loop = _Loop(retry, deadline_at, telemetry, system, read_only=read_only, by_keyword=by_keyword)
+    loop = _Loop(retry, deadline_at, telemetry, system, read_only=read_only, by_keyword=by_keyword, check=check, once=once)
     try:
         while True:
             claim.evidence = Evidence()
@@ -52,25 +61,50 @@ def run_in_transaction(
                 outcome = _attempt(function, source, claim, loop)
             except DeadlineExceeded as late:
                 outcome = Outcome(Ending.OUT_OF_TIME, error=late.__cause__, phase=late.phase)
-            if outcome.ending is Ending.COMMITTED or outcome.ending is Ending.ROLLED_BACK:
+            judged = outcome if once is None else once.judge(outcome, claim.evidence)
+            if judged is None:
+                loop.go_on(was_run=outcome.ending is not Ending.COMMITTED)
+            elif judged.ending is Ending.COMMITTED or judged.ending is Ending.ROLLED_BACK:
                 claims.end()
-                value: T = outcome.value
+                if judged.after and judged.ending is Ending.COMMITTED:
+                    call_after_commit(judged.after, judged.value, telemetry)
+                value: T = judged.value
                 return value
-            loop.go_on_after(outcome)
+            else:
+                loop.go_on_after(judged)
     except BaseException as error:
         claim.abandon()
         claims.end()
-        if claim.evidence.may_have_committed and not read_only:
-            raise_in_doubt(error, loop.attempt)
+        is_in_doubt = once is not None and once.is_in_doubt
+        if (claim.evidence.may_have_committed or is_in_doubt) and not read_only:
+            raise_in_doubt(error, loop.attempt, has_key=once is not None)
         raise
 
 
-def raise_in_doubt(error: BaseException, attempt: int) -> None:
+def call_after_commit(functions: list[Any], value: Any, telemetry: Telemetry | None) -> None:
+    """Call what `tx.after_commit` was given, each once and in order. Raises `AfterCommitError` when all were called."""
+    errors = []
+    for function, arguments in functions:
+        try:
+            function(*arguments)
+        except Exception as error:  # noqa: BLE001 - the others are called too, and all are raised together
+            errors.append(error)
+            (telemetry or Telemetry()).after_commit_failed(error, function)
+    if errors:
+        raise AfterCommitError(
+            f"the transaction is committed, and then {len(errors)} of {len(functions)} functions of tx.after_commit raised: "
+            f"{type(errors[0]).__name__}: {errors[0]}",
+            value=value,
+            errors=tuple(errors),
+        ) from errors[0]
+
+
+def raise_in_doubt(error: BaseException, attempt: int, *, has_key: bool = False) -> None:
     """COMMIT may have been sent: say so, unless the error does already."""
-    if isinstance(error, CommitOutcomeUnknown):
+    if isinstance(error, CommitOutcomeUnknown | AfterCommitError):
         return
     if isinstance(error, Exception):
-        raise outcome_unknown(attempt) from error
+        raise outcome_unknown(attempt, has_key=has_key) from error
     error.add_note("COMMIT was sent before this interruption: the transaction may be committed or not")
 
 
@@ -86,11 +120,15 @@ class _Loop:
         *,
         read_only: bool = False,
         by_keyword: bool = False,
+        check: Callable[[Any], None] | None = None,
+        once: Once | None = None,
     ) -> None:
         self.attempt = 1
         self.deadline_at = deadline_at
         self.read_only = read_only
         self.by_keyword = by_keyword
+        self.check = check
+        self.once = once
         self.monotonic = system.monotonic
         self._retry = retry
         self._telemetry = telemetry
@@ -120,9 +158,11 @@ class _Loop:
             remaining=self.deadline_at - now,
             elapsed=now - self._started_at,
             lasted=now - self._began_at,
-            read_only=self.read_only,
+            is_repeatable=self.read_only or (self.once is not None and self.once.settles),
             random=self._system.random,
         )
+        if step.error is not None and self.once is not None and self.once.was_in_doubt:
+            step = Step(error=outcome_unknown(self.attempt, has_key=True), cause=step.cause or step.error)
         said: dict[str, Any] = {
             "attempt": self.attempt,
             "max_attempts": retry.max_attempts,
@@ -137,7 +177,11 @@ class _Loop:
         telemetry.retrying(conflict=outcome.conflict, what=RETRIED[outcome.ending], delay=step.delay, **said)
         if step.delay > 0:
             self._system.sleep(step.delay)
-        self.attempt += 1
+        self.go_on()
+
+    def go_on(self, *, was_run: bool = True) -> None:
+        """Another attempt begins. One that did not run the function does not count."""
+        self.attempt += was_run
         self._began_at = self.monotonic()
 
 
@@ -186,8 +230,16 @@ def _probe(tx: Transaction, session: Session, evidence: Evidence, loop: _Loop) -
 def _run_and_commit(function: Callable[..., T], tx: Transaction, session: Session, evidence: Evidence, loop: _Loop) -> Outcome:
     value: Any = None
     raised: Exception | None = None
+    once = loop.once
     try:
-        value = function(tx=tx) if loop.by_keyword else function(tx)
+        if once is None or once.begin(tx):
+            value = function(tx=tx) if loop.by_keyword else function(tx)
+            if loop.check is not None and not tx.has_ended:
+                loop.check(value)
+            if once is not None:
+                once.end(tx, value)
+        else:
+            value = once.value
     except Exception as error:  # noqa: BLE001 - it is raised again, or explained by what the server said before
         raised = error
     lost = session.transport.failure
@@ -204,9 +256,9 @@ def _run_and_commit(function: Callable[..., T], tx: Transaction, session: Sessio
         tx.commit()
     except Exception as error:  # noqa: BLE001
         outcome = outcome_of(evidence, error, session.transport.failure, "commit")
-        outcome.value = value
+        outcome.value, outcome.after = value, tx.after
         return outcome
-    return Outcome(Ending.COMMITTED, value=value)
+    return Outcome(Ending.COMMITTED, value=value, after=tx.after)
 
 
 def retry_on_occ(

@@ -60,6 +60,12 @@ class Telemetry:
         """COMMIT was sent and no answer came."""
         self._log("error", "COMMIT outcome unknown", _fields(None, attempt, max_attempts, remaining), remaining)
 
+    def after_commit_failed(self, error: Exception, function: Callable[..., object]) -> None:
+        """A function of `tx.after_commit` raised."""
+        said = getattr(function, "__qualname__", type(function).__qualname__)
+        fields = {"after_commit": said, "error": type(error).__name__}
+        self._log("error", "after_commit function failed", fields, float("inf"))
+
     def _log(self, level: str, message: str, fields: dict[str, Any], remaining: float) -> None:
         name = getattr(self._function, "__qualname__", type(self._function).__qualname__ if self._function else "")
         fields["function_name"] = os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or name

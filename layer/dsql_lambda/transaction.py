@@ -14,7 +14,7 @@ the connection comes from, or of what an ending means (module `outcome`).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn, Self
 
@@ -46,6 +46,8 @@ class Transaction:
     def __init__(self, session: Session, *, evidence: Evidence | None = None, attempt: int = 1, read_only: bool = False) -> None:
         self.attempt = attempt
         """Which attempt this is, from 1."""
+        self.after: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        """What `after_commit` was given."""
         self._session = session
         self._evidence = session.evidence = evidence or Evidence()
         self._begin = BEGIN_READ_ONLY if read_only else BEGIN
@@ -110,6 +112,18 @@ class Transaction:
         self._evidence.unfinished = sql
         self._deferred.append((self._checked(sql, types, params), expect_rows))
         self._evidence.unfinished = ""
+
+    def after_commit(self, function: Callable[..., object], /, *args: Any) -> None:
+        """Have `function(*args)` called once COMMIT was answered, after those that were given before it.
+
+        Never after a rollback, or in an attempt that lost. For what must not happen twice or too early: metrics, logs, messages,
+        invalidation of a cache. What it raises is logged, and raised as `AfterCommitError` when all were called. If the process
+        ends in between, it is not called: what must not be lost belongs into the transaction, as a row.
+        """
+        self._refuse_if_ended()
+        if not callable(function):
+            raise TypeError(f"after_commit() takes a function and its arguments, not a {type(function).__name__}")
+        self.after.append((function, args))
 
     def rollback(self) -> None:
         """End the transaction now and undo all of it. The function's value is still returned; nothing is retried."""
