@@ -6,16 +6,18 @@ Knows signatures and where the deadline comes from; what happens to the transact
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, TypeVar, cast, overload
 
 from .cache import open_at_init, source_for
 from .claim import ConnectionSource
-from .lambda_runtime import deadline_after, remaining_ms
+from .lambda_runtime import Deadline, deadline_after, published, published_at, remaining_ms
 from .options import ConnectOptions
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction
+from .stacked import Response, is_durable, refuse_idempotent_below
 from .telemetry import StructuredLogger, Telemetry
 from .transaction import Transaction
 
@@ -41,7 +43,8 @@ def run_transaction(
     """Run `function(tx)` in a transaction and return its value; run it again when DSQL reports a conflict.
 
     The function may run several times: it must have no effect outside `tx`. `source` is a `Connection` or a `Pool`, None is
-    the cached connection. `timeout` is in seconds. With `idempotency` the work is done once for the key of `event`.
+    the cached connection. `timeout` is in seconds; inside an invocation its deadline counts too. With `idempotency` the work
+    is done once for the key of `event`.
 
     Raises `OCCRetryExhausted`, `DeadlineExceeded`, `CommitOutcomeUnknown`, `ConnectError`, the `DatabaseError` of a failed
     statement, or what the function raised; `AfterCommitError` when a function of `tx.after_commit` did; with `idempotency`,
@@ -53,7 +56,7 @@ def run_transaction(
         function,
         source_for(None) if source is None else source,
         retry=retry,
-        deadline_at=deadline_after(timeout),
+        deadline_at=min(deadline_after(timeout, remaining_ms()), published_at()),
         read_only=read_only,
         telemetry=Telemetry(function),
         once=_once(keys, (event,), {"event": event}) if keys is not None else None,
@@ -93,8 +96,9 @@ def with_dsql_transaction(
 
     **The function may run several times**: it must have no effect outside `tx`, and must not change its arguments. It is run
     again when DSQL reports a conflict and when the connection is lost before COMMIT was sent; its value is returned once
-    COMMIT was answered. In a handler the Lambda context sets the deadline; `timeout` (seconds) does elsewhere, and the
-    sooner of the two counts.
+    COMMIT was answered. The Lambda context sets the deadline, in a handler and in what it calls, such as a resolver's route;
+    `timeout` (seconds) does elsewhere, and the sooner of the two counts. The value of the handler that Lambda calls is checked
+    before COMMIT: what Lambda can't marshal is a `ResponseError`.
 
     `options` choose the cached connection (None: the environment's variables), `source` is a `Connection` or a `Pool` in its
     place; `retry` is None for `OCCRetryConfig.for_lambda()` in Lambda and `OCCRetryConfig()` elsewhere; `read_only` begins
@@ -102,8 +106,8 @@ def with_dsql_transaction(
     one with the same key gets the stored result.
 
     Called with `tx=`, the function joins that transaction. Raises what `run_transaction` raises, and `TypeError` at
-    decoration: for a function without a parameter `tx` that can be passed by keyword, for `async def` and generators,
-    and for `options` together with `source`.
+    decoration: for a function without a parameter `tx` that can be passed by keyword, for `async def` and generators, for
+    `options` together with `source`, and for Powertools' idempotency below the transaction.
     """
     if options is not None and source is not None:
         raise TypeError("with_dsql_transaction() takes options or source, not both: a source has its options already")
@@ -112,6 +116,8 @@ def with_dsql_transaction(
 
     def decorate(decorated: Callable[..., R]) -> Callable[..., R]:
         signature, place = _inspected(decorated)
+        refuse_idempotent_below(decorated)
+        response = Response() if os.environ.get("_HANDLER") else None
         telemetry = Telemetry(decorated, logger=logger)
         keys = _keys(idempotency, decorated, read_only=read_only)
         if source is None:
@@ -127,21 +133,33 @@ def with_dsql_transaction(
                 def call(tx: Transaction) -> R:
                     return decorated(*args[:place], tx, *args[place:], **kwargs)
 
+            for each in args:
+                if is_durable(each):
+                    raise TypeError(_durable(decorated))
             once = _once(keys, args, kwargs) if keys is not None else None
             if joined is not None:
                 return call(tx=joined) if once is None else cast("R", once.within(joined, call))
-            return run_in_transaction(
-                call,
-                source_for(options) if source is None else source,
-                retry=retry,
-                deadline_at=deadline_after(timeout, remaining_ms(args, kwargs)),
-                read_only=read_only,
-                telemetry=telemetry,
-                by_keyword=by_keyword,
-                once=once,
-            )
+            deadline = Deadline(min(deadline_after(timeout, remaining_ms(args, kwargs)), published_at()))
+            before = published.set(deadline)
+            try:
+                return run_in_transaction(
+                    call,
+                    source_for(options) if source is None else source,
+                    retry=retry,
+                    deadline_at=deadline.at,
+                    read_only=read_only,
+                    telemetry=telemetry,
+                    by_keyword=by_keyword,
+                    check=response.check if response is not None else None,
+                    once=once,
+                )
+            finally:
+                deadline.is_over()
+                published.reset(before)
 
         wrapper.__signature__ = signature  # type: ignore[attr-defined]
+        if response is not None:
+            response.function = wrapper
         return wrapper
 
     return decorate if function is None else decorate(function)
@@ -164,6 +182,14 @@ def _once(keys: Keys, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> O
     from .once import Once  # noqa: PLC0415 - costs nothing where it is not used
 
     return Once(keys.idempotency, *keys.of(keys.event_of(arguments, keywords)))
+
+
+def _durable(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__qualname__", repr(function))
+    return (
+        f"{name}() is a durable handler, which is run again from its start: it can't be one transaction, for a conflict would "
+        "run its finished steps again; write durable_transaction(context, function, name=...) for each transaction in it"
+    )
 
 
 def _check(source: object, retry: object) -> None:

@@ -8,8 +8,10 @@ https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, Final
 
 from .checks import check_number
@@ -55,12 +57,59 @@ def deadline_after(
     return NEVER if seconds == NEVER else now() + seconds
 
 
-def remaining_ms(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> float | None:
-    """What is left of the invocation, in milliseconds, if a Lambda context is among a handler's arguments."""
-    for each in (*arguments, *keywords.values()):
-        get = getattr(each, "get_remaining_time_in_millis", None)
-        if get is not None and isinstance(remaining := get(), int | float):
-            return float(remaining)
+class Deadline:
+    """The deadline of a decorated function, while it runs."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def is_over(self) -> None:
+        """The function has returned: what it left behind, in threads and tasks, is bound by it no more."""
+        self.at = NEVER
+
+
+published: ContextVar[Deadline | None] = ContextVar("dsql_lambda_deadline", default=None)
+"""Of the decorated function that is running: for transactions in threads and tasks that it starts with its context."""
+
+
+def published_at() -> float:
+    """The moment to be done by, as an outer decorated function has it."""
+    outer = published.get()
+    return outer.at if outer is not None else NEVER
+
+
+def remaining_ms(arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None) -> float | None:
+    """What is left of the invocation, in milliseconds; below 0 on Managed Instances, where code runs on.
+
+    By the Lambda context among the arguments, else by the one that the invocation's frames have: a route, a record handler and
+    `run_transaction` get none, but the handler, Powertools' resolver or processor, and the runtime, which called them, did.
+    """
+    for each in (*arguments, *(keywords or {}).values()):
+        found = _remaining_of(each)
+        if found is not None:
+            return found
+    frame = sys._getframe(1)
+    while (caller := frame.f_back) is not None:
+        frame = caller
+        for name in _CONTEXT_NAMES:
+            if name in frame.f_code.co_varnames:
+                found = _remaining_of(frame.f_locals.get(name))
+                if found is not None:
+                    return found
+    return None
+
+
+_CONTEXT_NAMES = ("context", "lambda_context")  # everybody's, Powertools' and the runtime's names for it
+
+
+def _remaining_of(context: Any) -> float | None:
+    get = getattr(context, "get_remaining_time_in_millis", None)
+    if get is None:  # a durable context has it inside
+        get = getattr(getattr(context, "lambda_context", None), "get_remaining_time_in_millis", None)
+    if get is not None and isinstance(remaining := get(), int | float):
+        return float(remaining)
     return None
 
 

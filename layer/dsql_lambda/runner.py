@@ -44,7 +44,7 @@ def run_in_transaction(
     telemetry: Telemetry | None = None,
     system: System = SYSTEM,
     by_keyword: bool = False,
-    check: Callable[[T], None] | None = None,
+    check: Callable[[Any], None] | None = None,
     once: Once | None = None,
 ) -> T:
     """`function(tx)` (or `function(tx=tx)`) in a transaction on a connection of `source`, attempted until it ends for good.
