@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .occ import classify_occ as classify_occ
     from .occ import is_occ_error as is_occ_error
     from .options import ConnectOptions as ConnectOptions
+    from .persistence import DsqlPersistenceLayer as DsqlPersistenceLayer
     from .pool import Pool as Pool
     from .retry import OCCRetryConfig as OCCRetryConfig
     from .runner import retry_on_occ as retry_on_occ
@@ -80,6 +81,7 @@ _MODULES = {
     "json_text": ("jsonable",),
     "occ": ("OCCConflict", "OCCType", "classify_occ", "is_occ_error"),
     "options": ("ConnectOptions",),
+    "persistence": ("DsqlPersistenceLayer",),
     "pool": ("Pool",),
     "retry": ("OCCRetryConfig",),
     "runner": ("retry_on_occ",),

@@ -34,3 +34,14 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def check_table(name: str, value: object) -> None:
+    """Raise `ConfigError` unless `value` is a table's name that needs no quotes, with its schema if need be."""
+    parts = value.split(".") if isinstance(value, str) else []
+    if not 1 <= len(parts) <= 2 or not all(_is_identifier(each) for each in parts):
+        raise ConfigError(f"{name} is {value!r}: it must be a table's name in lower case, without quotes, as app.keys")
+
+
+def _is_identifier(text: str) -> bool:
+    return text.isascii() and text.isidentifier() and text == text.lower() and len(text) <= 63

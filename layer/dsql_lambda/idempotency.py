@@ -16,11 +16,10 @@ import hashlib
 import inspect
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
-from .checks import check_choice, check_number, check_text
+from .checks import check_choice, check_number, check_table, check_text
 from .errors import ConfigError, IdempotencyKeyMissing
 from .frozen import Frozen
 from .json_text import plain
@@ -30,7 +29,6 @@ Picked = str | Callable[[Any], Any]
 
 MOST_BYTES = 1024 * 1024  # of a result: DSQL's limit for a column
 _LONGEST_TTL = 10 * 366 * 86_400
-_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}(\.[a-z_][a-z0-9_]{0,62})?")
 
 # What of an event a second delivery, or a client's second try, has too: the first row whose names are all in the event.
 _SAME_EACH_TIME = (
@@ -86,8 +84,7 @@ class Idempotency(Frozen):
         check_choice("lookup", lookup, get_args(Lookup))
         if scope is not None:
             check_text("scope", scope)
-        if not isinstance(table, str) or not _NAME.fullmatch(table):
-            raise ConfigError(f"table is {table!r}: it must be a table's name in lower case, without quotes, as app.idempotency")
+        check_table("table", table)
         self.__dict__.update(
             key=key, ttl_seconds=ttl_seconds, lookup=lookup, payload=payload, caller=caller, scope=scope, table=table
         )
