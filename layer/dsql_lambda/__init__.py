@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .connection import connect as connect
     from .decorator import run_transaction as run_transaction
     from .decorator import with_dsql_transaction as with_dsql_transaction
+    from .durable import durable_transaction as durable_transaction
     from .errors import AfterCommitError as AfterCommitError
     from .errors import CommitOutcomeUnknown as CommitOutcomeUnknown
     from .errors import ConfigError as ConfigError
@@ -62,6 +63,7 @@ _MODULES = {
     "cache": ("cached_connection",),
     "connection": ("Connection", "connect"),
     "decorator": ("run_transaction", "with_dsql_transaction"),
+    "durable": ("durable_transaction",),
     "errors": (
         "AfterCommitError",
         "CommitOutcomeUnknown",
