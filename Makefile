@@ -147,6 +147,9 @@ $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requi
 	@echo "==> fetching pg8000's source distribution, for its tests" >&2
 	@sed -n '/^pg8000==/,/[^\\]$$/p' layer/requirements.txt | "$(PYTHON)" -m pip download --quiet --no-deps --no-binary pg8000 \
 		--dest $(VENV)/sources --requirement /dev/stdin || echo "    it could not be had: they are skipped" >&2
+	@echo "==> fetching the SDK of durable functions, into a folder of its own: its boto3 and that of aws-sam-cli exclude each other" >&2
+	@"$(PYTHON)" -m pip install --quiet --no-deps --target $(VENV)/durable --upgrade aws-durable-execution-sdk-python==3.0.0 \
+		aws-durable-execution-sdk-python-testing==1.4.0 || echo "    it could not be had: its tests are skipped" >&2
 	@if command -v npm >/dev/null; then \
 		echo "==> fetching node-postgres, for the test of the local DSQL with it" >&2; \
 		npm install --silent --no-fund --no-audit --fetch-retries 1 --fetch-timeout 20000 --prefix $(VENV)/node pg >/dev/null \
