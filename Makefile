@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help invoke build deploy setup-database deploy-check test test-layer test-in-image bench lint types validate check pins clean
+.PHONY: help invoke build deploy setup-database deploy-check test test-layer test-in-image bench soak lint types validate check pins clean
 MAKEFLAGS += --no-print-directory
 
 # make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>
@@ -16,6 +16,8 @@ CONFLICTS ?= 0
 STACK ?= dsql-lambda
 RUNTIME ?= python3.13
 PARAMETERS ?=
+# make soak: SOAK_SECONDS=<of the bank>
+SOAK_SECONDS ?= 600
 # make test, make setup-database: ARGS=<what to hand to pytest, or to deploy/setup_database.py>
 ARGS ?=
 
@@ -100,6 +102,10 @@ test-layer: $(READY) ## run the core's tests on the layer as it is built, with i
 
 bench: $(READY_BENCH) ## measure everything against what users would pick instead, into docs/benchmarks.md (at most 15 minutes)
 	@exec "$(PYTHON)" -m benchmarks
+
+soak: $(READY) ## a bank with keys while faults rain, ten minutes (SOAK_SECONDS=), and 10,000 durable steps with kills
+	@"$(PYTHON)" -m tests.bank --seconds '$(SOAK_SECONDS)'
+	@exec env DURABLE_STEPS=10000 "$(PYTHON)" -m pytest -q -s -k campaign tests/test_durable.py
 
 lint: $(READY) ## ruff, its formatter
 	@"$(PYTHON)" -m ruff check .
