@@ -51,10 +51,10 @@ OURS = {
     "pg8000.native",
     "pg8000.types",
 }
-HANDLERS = {"dsql_lambda.cache", "dsql_lambda.decorator"}
+HANDLERS = {"dsql_lambda.cache", "dsql_lambda.decorator", "dsql_lambda.stacked"}
 
 STANDARD = """
-    annotationlib array ast base64 binascii datetime dis hashlib hmac importlib inspect ipaddress opcode platform select selectors
+    annotationlib array ast base64 binascii contextvars datetime dis hashlib hmac importlib inspect ipaddress opcode platform select selectors
     socket ssl struct token tokenize typing uuid
 """.split()  # noqa: SIM905 - it reads better so
 """Of the standard library, beyond what awslambdaric has loaded, for any of the supported versions; what begins with an underscore
