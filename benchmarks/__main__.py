@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dsql_lambda import connect
 
-from . import cold_start, contention, init_phase, latency, pool, round_trips, storm, warm_path
+from . import cold_start, contention, exactly_once, init_phase, latency, pool, round_trips, storm, warm_path
 from .local import options_of, served
 from .report import Section
 
@@ -43,6 +43,7 @@ def main() -> None:
             lambda: warm_path.section(environment, say=say),
             lambda: pool.section(environment, say=say),
             lambda: contention.section(environment, say=say),
+            lambda: exactly_once.section(environment, say=say),
             lambda: storm.section(say=say),
         ]
         sections = [chapter() for chapter in chapters]
