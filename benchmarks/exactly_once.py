@@ -157,8 +157,8 @@ def section(environment: Mapping[str, str], *, say: Say) -> Section:
             failed_at_all += failed
             share = number(done[lookup] / max(done["without"], 1))
             crowds.append([f"{name}, {'without a key' if lookup == 'without' else f'`{lookup}`'}", f"{failed}", share])
-    text = f"""What a key costs, as a ratio to the same transaction without one, at a round trip of {_ROUND_TRIP_MS} ms. `first` reads
-the key in a flight of its own, with BEGIN; `ride` adds a row to the flight of COMMIT.
+    text = f"""What a key costs, as a ratio to the same transaction without one, at a round trip of {_ROUND_TRIP_MS} ms. `first`
+reads the key in a flight of its own, with BEGIN; `ride` adds a row to the flight of COMMIT.
 
 {table(["transaction", "with a key / without"], body)}
 

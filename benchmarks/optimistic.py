@@ -154,7 +154,7 @@ def simulate(scenario: Scenario, retry: Policy, *, seed: int = 1, seconds: float
             remaining=scenario.deadline - elapsed,
             elapsed=elapsed,
             lasted=heard_at - handler.began_at,
-            read_only=False,
+            is_repeatable=False,
             random=waits,
         )
         if step.error is not None:
