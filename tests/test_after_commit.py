@@ -1,5 +1,12 @@
 """`tx.after_commit`: what happens once, after COMMIT was answered."""
 
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from dsql_lambda import (
@@ -169,3 +176,23 @@ def test_a_function_is_wanted_and_a_transaction_that_is_open(options):
         tx = run_transaction(wrong, source=connection)
         with pytest.raises(TransactionError, match="has ended"):
             tx.after_commit(print)
+
+
+def test_the_documentations_example_counts_a_transfer_once_over_two_conflicts(dsql, options):
+    """The metric is added after COMMIT, in the attempt that committed."""
+    page = (Path(__file__).parents[1] / "docs" / "exactly-once.md").read_text()
+    (code,) = [each for each in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL) if '"Transfers"' in each]
+    code += "from dsql_local.lambda_context import LambdaContext\n"
+    code += "lambda_handler({'source': 1, 'amount': 5}, LambdaContext())\n"
+    dsql.conflict_next(2)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **dsql.environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["message"] for each in records if "message" in each] == ["OCC conflict, retrying"] * 2
+    assert [each["Transfers"] for each in records if "Transfers" in each] == [[1.0]]
+    assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["95"]]

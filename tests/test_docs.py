@@ -12,6 +12,8 @@ from pathlib import Path
 import boto3
 import pytest
 
+from dsql_lambda import Idempotency
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "local" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -40,20 +42,24 @@ def test_a_block_says_what_it_is(language, code):
 
 @pytest.mark.parametrize(("language", "code"), blocks("python"))
 def test_a_python_block_runs(dsql, options, language, code):
-    """As a script of its own, with the local DSQL's environment and its accounts; a handler in it is called."""
+    """As a script of its own, with the local DSQL's environment, accounts and table of keys; a handler in it is called."""
+    durable = os.environ.get("DURABLE_SDK", str(Path(sys.prefix) / "durable"))
+    if "aws_durable_execution_sdk_python" in code and not Path(durable).exists():
+        pytest.skip("the SDK of durable functions could not be had")
+    dsql.execute(Idempotency(key="id").create_table())
     called = "\nif 'lambda_handler' in globals():\n    lambda_handler(EVENT, CONTEXT)\n"
     context = (
         "class CONTEXT:\n"
         "    function_name = memory_limit_in_mb = invoked_function_arn = aws_request_id = 'x'\n"
         "    get_remaining_time_in_millis = staticmethod(lambda: 30000)\n"
-        "EVENT = {'source': 1, 'target': 2, 'amount': 5}\n"
+        "EVENT = {'source': 1, 'target': 2, 'amount': 5, 'headers': {'idempotency-key': 'k-1'}}\n"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", context + code + called],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **dsql.environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, durable]), **dsql.environment},
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
