@@ -22,7 +22,7 @@ from typing import Any
 from unittest.mock import patch
 
 from dsql_lambda import Transaction, cached_connection, with_dsql_transaction
-from dsql_lambda.pipeline import Flight, Statement
+from dsql_lambda.flight import Flight, Statement
 from dsql_lambda.sql import bind
 from dsql_lambda.transaction import BEGIN, COMMIT
 

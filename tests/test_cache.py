@@ -12,7 +12,7 @@ import pytest
 
 from dsql_lambda import ConfigError, ConnectError, TokenError, TransactionError, with_dsql_transaction
 from dsql_lambda.connector import close_all
-from dsql_lambda.pipeline import FAILED, IDLE, IN_TRANSACTION, Session
+from dsql_lambda.session import FAILED, IDLE, IN_TRANSACTION, Session
 from dsql_lambda.transport import Transport
 
 ADD = "UPDATE accounts SET balance = balance + 1 WHERE id = 1"

@@ -17,7 +17,7 @@ from .connector import ConnectionFactory, as_options
 from .errors import TransactionError
 from .lambda_runtime import INIT_SECONDS, connects_at_init
 from .options import ConnectOptions
-from .pipeline import Session
+from .session import Session
 from .system import NEVER, SYSTEM, System
 
 MAX_AGE_SECONDS = 3300.0  # 55 minutes: DSQL cuts a connection after 60, without an error code

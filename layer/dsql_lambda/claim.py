@@ -16,7 +16,8 @@ from types import FrameType
 from typing import Protocol
 
 from .errors import TransactionError
-from .pipeline import Evidence, Session
+from .evidence import Evidence
+from .session import Session
 
 
 class Claim:

@@ -14,12 +14,13 @@ from .claim import Claim, Lease, Place
 from .connector import ConnectionFactory, as_options
 from .driver import native
 from .errors import TransactionError
+from .flight import Statement
 from .options import ConnectOptions
 from .outcome import Ending, outcome_of, outcome_unknown
 from .pg8000_adapter import PipelinedConnection
-from .pipeline import Session, Statement
 from .retry import OCCRetryConfig
 from .runner import call_after_commit, raise_in_doubt, run_in_transaction
+from .session import Session
 from .system import NEVER
 from .telemetry import Telemetry
 from .transaction import Transaction

@@ -15,8 +15,8 @@ from .errors import ConnectError, DeadlineExceeded
 from .lambda_runtime import before_snapshot
 from .options import ConnectOptions, signer_for
 from .pg8000_adapter import PipelinedConnection, Secret
-from .pipeline import Session
 from .server_errors import DatabaseError, InterfaceError
+from .session import Session
 from .system import NEVER, SYSTEM, System
 
 C = TypeVar("C", bound=PipelinedConnection)

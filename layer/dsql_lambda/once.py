@@ -19,11 +19,11 @@ from collections.abc import Callable
 from typing import Any
 
 from .errors import IdempotencyKeyReused
+from .evidence import Evidence
 from .idempotency import MOST_BYTES, Idempotency
 from .json_text import to_json
 from .occ import OCCConflict, OCCType
 from .outcome import Ending, Outcome
-from .pipeline import Evidence
 from .server_errors import DatabaseError, InterfaceError
 from .transaction import Transaction
 

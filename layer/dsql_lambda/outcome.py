@@ -19,8 +19,8 @@ from enum import Enum
 from typing import Any
 
 from .errors import CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted, TransactionError
+from .evidence import Evidence
 from .occ import OCCConflict, OCCType, classify_occ
-from .pipeline import Evidence
 from .retry import OCCRetryConfig
 from .server_errors import ConnectionLost, DatabaseError, DeadlineReached, InterfaceError
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from . import parameters, sql, values
 from .driver import core
-from .pipeline import FAILED, IDLE, Flight, Result, Session, Statement
+from .flight import Flight, Result, Statement
 from .server_errors import DatabaseError, InterfaceError, ProtocolError
+from .session import FAILED, IDLE, Session
 from .transport import Transport
 
 _READY = b"Z\x00\x00\x00\x05I"

@@ -26,9 +26,9 @@ from .connector import ConnectionFactory, as_options
 from .errors import ConnectError, DeadlineExceeded
 from .lambda_runtime import is_lambda
 from .options import ConnectOptions
-from .pipeline import Session
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction
+from .session import Session
 from .system import NEVER, SYSTEM, System
 from .telemetry import Telemetry
 from .transaction import Transaction

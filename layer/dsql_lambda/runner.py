@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 from . import claim as claims
 from .claim import Claim, ConnectionSource
 from .errors import AfterCommitError, CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted
+from .evidence import Evidence
 from .lambda_runtime import deadline_after
 from .occ import classify_occ
 from .outcome import RETRIED, Ending, Outcome, Step, next_step, outcome_of, outcome_unknown
-from .pipeline import Evidence, Session
 from .retry import OCCRetryConfig, default_retry
+from .session import Session
 from .system import NEVER, SYSTEM, System
 from .telemetry import Telemetry
 from .transaction import Transaction

@@ -20,8 +20,10 @@ from typing import Any, NoReturn, Self
 
 from . import sql as sql_text
 from .errors import TransactionError
-from .pipeline import IDLE, IN_TRANSACTION, Evidence, Flight, Session, Statement
+from .evidence import Evidence
+from .flight import Flight, Statement
 from .server_errors import DatabaseError, InterfaceError
+from .session import IDLE, IN_TRANSACTION, Session
 
 BEGIN = Statement("BEGIN", "BEGIN")
 BEGIN_READ_ONLY = Statement("BEGIN READ ONLY", "BEGIN READ ONLY")

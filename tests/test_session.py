@@ -9,8 +9,9 @@ from pg8000.exceptions import InterfaceError
 
 from dsql_lambda import Connection, DatabaseError, OCCRetryConfig, TransactionError, connect
 from dsql_lambda.claim import Place
-from dsql_lambda.pipeline import FAILED, IDLE, IN_TRANSACTION, Statement
+from dsql_lambda.flight import Statement
 from dsql_lambda.runner import run_in_transaction
+from dsql_lambda.session import FAILED, IDLE, IN_TRANSACTION
 from dsql_lambda.system import System
 from dsql_lambda.telemetry import Telemetry
 from dsql_lambda.transport import Transport

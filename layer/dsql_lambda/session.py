@@ -1,11 +1,8 @@
-"""A session with the server, and what is sent to it in one go: `Session`, `Flight`, `Evidence`.
+"""A started connection to the server: what is sent on it, what was answered, and whether it can be used again: `Session`.
 
 Knows PostgreSQL's messages, pg8000's handlers for them, and the transaction status that each ReadyForQuery reports. Knows
 nothing of what a transaction is for, of tokens, or of retries.
-
-A flight is what goes out before an answer is waited for: Parse, Bind, Describe, Execute for each statement, and one Sync
-at its end. An error skips the rest of its flight, COMMIT included. Stock pg8000 takes three round trips for one statement.
-https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
+https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
 
 from __future__ import annotations
@@ -17,6 +14,8 @@ from typing import Any
 
 from . import parameters, rows, values
 from .driver import core
+from .evidence import Evidence
+from .flight import Flight, Result, Statement
 from .server_errors import (
     ConnectionLost,
     ConnectionTerminated,
@@ -49,124 +48,6 @@ _COPY = (core.COPY_IN_RESPONSE, core.COPY_OUT_RESPONSE, core.COPY_DATA)
 _MALFORMED = (struct.error, IndexError, KeyError, ValueError, TypeError, LookupError, OverflowError)
 _RESET_ALL = "RESET ALL"
 _ROWS_A_BATCH = 256  # the deadline is looked at between batches
-
-
-class Statement:
-    """One statement, ready to be sent."""
-
-    __slots__ = ("names", "oids", "sql", "text", "values")
-
-    def __init__(
-        self,
-        sql: str,
-        text: str,
-        values: tuple[Any, ...] = (),
-        oids: tuple[Any, ...] = (),
-        names: tuple[str, ...] = (),
-    ) -> None:
-        self.sql = sql
-        """As it was written, with `:name` placeholders."""
-        self.text = text
-        """As it is sent, with `$1` placeholders."""
-        self.values = values
-        self.oids = oids
-        self.names = names
-        """The placeholders' names, for errors."""
-
-
-class Result:
-    """What one statement of a flight answered; pg8000's handlers fill it in, by these names."""
-
-    def __init__(self, statement: Statement, stream: Any = None) -> None:
-        self.sql = statement.sql
-        self.statement = statement.text
-        self.stream = stream
-        self.rows: list[list[Any]] | None = None
-        self.row_count = -1
-        self.columns: list[dict[str, Any]] | None = None
-        self.input_funcs: list[Any] = []
-        self.error: Exception | None = None
-        self.command_tag = ""
-        """What CommandComplete said, as `UPDATE 1`; empty until it came."""
-
-    @property
-    def column_names(self) -> list[str]:
-        """The names of the columns, in their order."""
-        return [column["name"] for column in self.columns or ()]
-
-
-class Flight:
-    """What left in one go, and what is known to have come of it. Made for one use."""
-
-    __slots__ = ("_base", "_transport", "answered", "due", "failure", "is_landed", "messages", "results", "starts")
-
-    def __init__(self, messages: bytearray, starts: list[int], results: list[Any], due: int | None) -> None:
-        self.messages = messages
-        self.starts = starts
-        """Where the messages of each statement begin."""
-        self.results = results
-        self.due = due
-        """How many statements are to be answered; None where that is not known: a Query message may hold any number."""
-        self.answered = 0
-        """How many of them were answered."""
-        self.failure: Exception | None = None
-        """The first failure of a statement."""
-        self.is_landed = False
-        """Was the answer read to its end? Until then the session can't be used for anything else."""
-        self._base = 0
-        self._transport: Transport | None = None
-
-    def begin(self, transport: Transport) -> None:
-        """Note where it begins in the stream, before a byte of it is sent."""
-        self._base = transport.queued
-        self._transport = transport
-
-    def was_handed(self, index: int) -> bool:
-        """May the socket have taken any byte of statement `index`?"""
-        return self._transport is not None and self._transport.may_have_sent > self._base + self.starts[index]
-
-
-class Evidence:
-    """What one attempt at a transaction is judged by. Made for it; each fact is written before the act that it is about."""
-
-    __slots__ = ("commit", "failure", "interruption", "unfinished")
-
-    def __init__(self) -> None:
-        self.commit: Flight | None = None
-        """The flight that ends in COMMIT, once there is one."""
-        self.failure: Exception | None = None
-        """The first failure of a statement, also where the function handled it."""
-        self.interruption: BaseException | None = None
-        """What passed through a statement and was neither the server's nor the connection's."""
-        self.unfinished = ""
-        """The statement that was begun and has not ended."""
-
-    @property
-    def commit_tag(self) -> str:
-        """How COMMIT was answered; empty if it was not."""
-        return str(self.commit.results[-1].command_tag) if self.commit is not None else ""
-
-    @property
-    def is_commit_handed(self) -> bool:
-        """May the socket have taken any byte of COMMIT?"""
-        return self.commit is not None and self.commit.was_handed(len(self.commit.starts) - 1)
-
-    @property
-    def may_have_committed(self) -> bool:
-        """Was COMMIT handed over, and did the server not say that it failed?"""
-        if self.commit is None or self.commit_tag:
-            return self.commit_tag == "COMMIT"
-        is_refused = isinstance(self.commit.failure, DatabaseError) and not self.is_commit_in_doubt
-        return self.is_commit_handed and not is_refused
-
-    @property
-    def is_commit_in_doubt(self) -> bool:
-        """Did COMMIT itself get an error that leaves its outcome open: XX000, or one that ended the connection?"""
-        commit = self.commit
-        failure = commit.failure if commit is not None else None
-        if commit is None or not isinstance(failure, DatabaseError) or commit.results[-1].error is not failure:
-            return False
-        return failure.sqlstate == "XX000" or (failure.is_fatal and failure.sqlstate != "40001")
 
 
 class Session:
