@@ -271,19 +271,21 @@ class Pool:
         try:
             while True:
                 # It is its turn, or a place came free before it stood in the queue.
-                if self._waiters and self._waiters[0] is waiter and (place := self._take_free(claim)) is not None:
-                    return self._served(waiter, place, started_at)
+                is_next = waiter in self._waiters and self._waiters[0] is waiter
+                if is_next and (place := self._take_free(claim)) is not None:
+                    if self._has_left_queue(waiter):
+                        return place
+                    self._pass_on(place, claim)  # somebody is handing it another one
                 remaining = limit_at - monotonic()
                 was_woken = _wait(waiter.woken, min(max(remaining, 0.0), _LOOK_AGAIN_SECONDS))
-                if not was_woken and not has_collected:
+                if not was_woken and not has_collected and any(isinstance(each.holder, Lease) for each in self._places):
                     has_collected = True
                     gc.collect()  # a connection that was dropped without being given back is part of a cycle
                 self._longest_wait = max(self._longest_wait, monotonic() - started_at)
                 given = claim.place
-                if given is not None and given.holder is claim:
-                    self._refuse_if_closed()
-                    return self._served(waiter, given, started_at)
                 self._refuse_if_closed()
+                if given is not None and given.holder is claim:
+                    return given
                 if remaining <= 0:
                     break
         except BaseException:
@@ -297,20 +299,17 @@ class Pool:
             "max_size, or give connections back sooner"
         )
 
-    def _served(self, waiter: _Waiter, place: Place, started_at: float) -> Place:
-        self._longest_wait = max(self._longest_wait, self._system.monotonic() - started_at)
-        if waiter in self._waiters:
+    def _has_left_queue(self, waiter: _Waiter) -> bool:
+        """Take it out of the queue. False if somebody else has, to hand a place to it."""
+        try:
             self._waiters.remove(waiter)
-            given = waiter.claim.place
-            waiter.claim.place = place
-            if given is not None and given is not place:
-                self._pass_on(given, waiter.claim)
-        return place
+        except ValueError:
+            return False
+        return True
 
     def _leave_queue(self, waiter: _Waiter) -> None:
         """A thread that gives up (its time is over, the pool was closed, it was interrupted) passes on what it was given."""
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
+        self._has_left_queue(waiter)
         place = waiter.claim.place
         if place is not None and place.holder is waiter.claim:
             self._pass_on(place, waiter.claim)
@@ -333,6 +332,8 @@ class Pool:
                 self._free.append(place)
         if self._is_closed:
             self._returned.put(None)
+        for waiter in list(self._waiters)[:1]:
+            waiter.woken.put(None)  # it came into the queue meanwhile
 
     def _open(self, place: Place, deadline_at: float) -> Session:
         self._start_keeper()
