@@ -140,7 +140,8 @@ $(READY_SAM): local/pyproject.toml $(VENV)/.made
 	@$(PIP_INSTALL) -e './local[sam]' | $(SHOW_PACKAGES)
 	@touch $@ $(READY_RIE)
 
-$(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requirements-without-powertools.txt $(VENV)/.made
+$(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requirements-without-powertools.txt \
+		tests/aws_suites/requirements.txt $(VENV)/.made
 	@echo "==> installing the project and its tools into $(VENV); the first time takes two minutes" >&2
 	@$(PIP_INSTALL) -e '.[dev]' -e './local[sam]' | $(SHOW_PACKAGES)
 	@echo "==> fetching the layer's wheels, so that tests build it without a network" >&2
@@ -153,6 +154,11 @@ $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requi
 	@echo "==> fetching pg8000's source distribution, for its tests" >&2
 	@sed -n '/^pg8000==/,/[^\\]$$/p' layer/requirements.txt | "$(PYTHON)" -m pip download --quiet --no-deps --no-binary pg8000 \
 		--dest $(VENV)/sources --requirement /dev/stdin || echo "    it could not be had: they are skipped" >&2
+	@echo "==> installing AWS's adapters for DSQL into an environment of their own, and fetching their tests" >&2
+	@"$(PYTHON)" -m venv --clear $(VENV)/aws && PIP_ROOT_USER_ACTION=ignore $(VENV)/aws/bin/python -m pip install --quiet --prefer-binary \
+		--requirement tests/aws_suites/requirements.txt \
+		&& grep '^aurora-dsql-' tests/aws_suites/requirements.txt | "$(PYTHON)" -m pip download --quiet --no-deps --no-binary :all: \
+		--dest $(VENV)/sources --requirement /dev/stdin || echo "    they could not be had: their tests are skipped" >&2
 	@echo "==> fetching the SDK of durable functions, into a folder of its own: its boto3 and that of aws-sam-cli exclude each other" >&2
 	@"$(PYTHON)" -m pip install --quiet --no-deps --target $(VENV)/durable --upgrade aws-durable-execution-sdk-python==3.0.0 \
 		aws-durable-execution-sdk-python-testing==1.4.0 || echo "    it could not be had: its tests are skipped" >&2
