@@ -190,8 +190,9 @@ print("%d.%d" % sys.version_info[:2])
 
 
 def runtime_of_the_template() -> str:
-    """As 3.13."""
-    match = re.search(r"^    Runtime: python(3\.\d+)$", (ROOT / "template.yaml").read_text(), re.MULTILINE)
+    """Its parameter's default, as 3.13."""
+    parameter = (ROOT / "template.yaml").read_text().split("\n  Runtime:\n")[1]
+    match = re.search(r"^    Default: python(3\.\d+)$", parameter, re.MULTILINE)
     assert match
     return match[1]
 
