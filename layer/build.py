@@ -56,7 +56,8 @@ def build(requirements: Path, artifacts: Path, runtimes: list[str], *, is_byteco
         raise BuildError(f"{error}; layer/lean.py is written for the pg8000 that the requirements pin") from error
     copy_package(target)
     remove_what_nobody_imports(target)
-    for runtime in dict.fromkeys([*runtimes, *([version_of(sys.executable)] if is_bytecode_optional else [])]):
+    at_hand = filter(None, [version_of(sys.executable)]) if is_bytecode_optional else []
+    for runtime in dict.fromkeys([*runtimes, *at_hand]):
         try:
             compile_for(runtime, target, may_use_container=not is_bytecode_optional)
         except BuildError as error:
@@ -155,14 +156,13 @@ def settle(artifacts: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """Build as the arguments and the environment say."""
-    runtimes = os.environ["RUNTIMES"].split()
+    runtimes = os.environ.get("RUNTIMES", "").split()
     wanted = os.environ.get("BYTECODE") or "required"
     try:
         if wanted not in {"required", "optional"}:
             raise BuildError(f"BYTECODE is {wanted!r}: it must be required or optional")
-        for runtime in runtimes:
-            if not re.fullmatch(r"3\.\d\d", runtime):
-                raise BuildError(f"RUNTIMES has {runtime!r}: write versions, as in RUNTIMES='3.13 3.14'")
+        if not runtimes or not all(re.fullmatch(r"3\.\d\d", each) for each in runtimes):
+            raise BuildError(f"RUNTIMES is {' '.join(runtimes)!r}: it must be versions, as in RUNTIMES='3.13 3.14'")
         requirements, artifacts = (Path(each).resolve() for each in arguments)
         build(requirements, artifacts, runtimes, is_bytecode_optional=wanted == "optional")
     except BuildError as error:

@@ -279,7 +279,7 @@ def test_optional_bytecode_is_a_warning(make: Make, tmp_path: Path) -> None:
     ("variable", "value", "said"),
     [
         ("BYTECODE", "no", "BYTECODE is 'no': it must be required or optional"),
-        ("RUNTIMES", "python3.13", "RUNTIMES has 'python3.13': write versions"),
+        ("RUNTIMES", "python3.13", "RUNTIMES is 'python3.13': it must be versions, as in RUNTIMES='3.13 3.14'"),
     ],
 )
 def test_a_mistaken_variable_is_one_sentence(make: Make, tmp_path: Path, variable: str, value: str, said: str) -> None:
