@@ -29,6 +29,7 @@ from dsql_lambda import (
     CommitOutcomeUnknown,
     OCCRetryConfig,
     Pool,
+    TokenError,
     TransactionError,
     cached_connection,
     connect,
@@ -360,7 +361,8 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
         except BaseException as error:  # noqa: BLE001 - what it is, is what is judged
             said = type(error).__name__
             is_unknown = says_commit(error)
-            of = error.__cause__ if isinstance(error, CommitOutcomeUnknown) else error
+            # What a provider of credentials raised, whatever it is, is the cause of a TokenError.
+            of = error.__cause__ if isinstance(error, (CommitOutcomeUnknown, TokenError)) else error
             if of is not interruption.raised:
                 figures.fault(HUNG if isinstance(error, Hung) else REPLACED, repr(error), interruption.raised)
         else:
