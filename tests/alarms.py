@@ -32,6 +32,7 @@ class Bell:
         self.after_seconds = 0.0
         self.kind: type[BaseException] = Alarm
         self.raised: BaseException | None = None
+        self.causes = ()
         self._has_rung = False
         self._is_over = False
 
@@ -66,6 +67,7 @@ class OtherThread:
         self.after_seconds = 0.0
         self.kind: type[BaseException] = Alarm
         self.raised: BaseException | None = None
+        self.causes = ()
         self._target = ctypes.c_ulong(threading.get_ident())
         self._begun = threading.Lock()
         self._begun.acquire()

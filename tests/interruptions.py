@@ -73,6 +73,7 @@ class Stepper:
         self._offsets: dict[CodeType, frozenset[int]] = {}
         self._names: dict[CodeType, dict[int, tuple[str, int | None]]] = {}
         self.raised: BaseException | None = None
+        self.causes = ()
 
     def __enter__(self) -> Self:
         monitoring.use_tool_id(TOOL, "interruptions")

@@ -56,6 +56,8 @@ class Interruption(Protocol):
 
     raised: BaseException | None
     """What it raised in the last call, if it did."""
+    causes: tuple[type[BaseException], ...]
+    """Errors that the package makes of it. None of them: it is an exception of its own, which must reach the caller as it is."""
 
     def call(self, function: Callable[[int], int], run: int) -> int:
         """`function(run)`, interrupted."""
@@ -128,7 +130,7 @@ class Path:
         self.is_cold = is_cold
         self.ran = 0
 
-        @with_dsql_transaction(options=self.options, timeout=30, logger=_quiet, retry=OCCRetryConfig(base_delay_ms=0.01, max_delay_ms=0.02))
+        @with_dsql_transaction(options=self.options, timeout=30, logger=quiet, retry=OCCRetryConfig(base_delay_ms=0.01, max_delay_ms=0.02))
         def handler(run: int, *, tx: Any) -> int:
             self.ran += 1
             return function(tx, run)
@@ -363,19 +365,19 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
             is_unknown = says_commit(error)
             # What a provider of credentials raised, whatever it is, is the cause of a TokenError.
             of = error.__cause__ if isinstance(error, (CommitOutcomeUnknown, TokenError)) else error
-            if of is not interruption.raised:
+            if of is not interruption.raised and not isinstance(error, interruption.causes):
                 figures.fault(HUNG if isinstance(error, Hung) else REPLACED, repr(error), interruption.raised)
         else:
             said = f"value {value}"
     raised = interruption.raised
     interruption.raised = None
-    is_swallowed = raised is not None and (value is not None or said == "Refused")
+    is_swallowed = raised is not None and not interruption.causes and (value is not None or said == "Refused")
     if raised is not None:
         figures.interrupted += 1
         figures.endings[said.split()[0] + (" with COMMIT" if is_unknown else "") + (" swallowed" if is_swallowed else "")] += 1
     if is_swallowed and not _unraisable.pop(raised):
         figures.fault(SWALLOWED, said, raised)
-    if path.ran > path.runs:
+    if path.ran > path.runs and not interruption.causes:
         figures.fault(REPEATED, f"{path.ran} times, {said}", raised)
     with suppress(Exception):
         path.tidy()
@@ -438,33 +440,42 @@ class _Unraisable:
 
 
 _unraisable = _Unraisable()
-_quiet = logging.getLogger("tests.promises")
-_quiet.propagate = False
+quiet = logging.getLogger("tests.promises")
+quiet.propagate = False
+
+
+@contextmanager
+def ended_when_hung() -> Iterator[None]:
+    """What `limited` needs: a SIGALRM raises `Hung`."""
+
+    def hung(_number: int, _frame: FrameType | None) -> None:
+        raise Hung
+
+    before = signal.signal(signal.SIGALRM, hung)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager
 def campaign() -> Iterator[Apart]:
     """A server of its own, and its table. A run that hangs is ended by a real alarm; records go nowhere."""
 
-    def hung(_number: int, _frame: FrameType | None) -> None:
-        raise Hung
-
     hook, sys.unraisablehook = sys.unraisablehook, _unraisable
-    handler = signal.signal(signal.SIGALRM, hung)
     level = os.environ.get("POWERTOOLS_LOG_LEVEL")
     os.environ["POWERTOOLS_LOG_LEVEL"] = "CRITICAL"
     try:
-        with open(os.devnull, "w") as nowhere, Apart() as dsql:  # noqa: PTH123
-            _quiet.addHandler(records := logging.StreamHandler(nowhere))
+        with ended_when_hung(), open(os.devnull, "w") as nowhere, Apart() as dsql:  # noqa: PTH123
+            quiet.addHandler(records := logging.StreamHandler(nowhere))
             dsql.execute("CREATE TABLE marks (run int, attempt int, id uuid DEFAULT gen_random_uuid(), PRIMARY KEY (run, id))")
             yield dsql
-            _quiet.removeHandler(records)
+            quiet.removeHandler(records)
     finally:
         if level is None:
             del os.environ["POWERTOOLS_LOG_LEVEL"]
         else:
             os.environ["POWERTOOLS_LOG_LEVEL"] = level
-        signal.signal(signal.SIGALRM, handler)
         sys.unraisablehook = hook
 
 
