@@ -4,7 +4,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help invoke build deploy setup-database deploy-check test test-layer test-in-image bench soak lint types validate check pins clean
+.PHONY: help invoke build deploy setup-database deploy-check test test-layer test-in-image bench soak interruptions alarms hostile \
+	cuts reliability lint types validate check pins clean
 MAKEFLAGS += --no-print-directory
 
 # make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>
@@ -20,6 +21,9 @@ PARAMETERS ?=
 SOAK_SECONDS ?= 600
 # make test, make setup-database: ARGS=<what to hand to pytest, or to deploy/setup_database.py>
 ARGS ?=
+# make interruptions: PATHS=<of which; all, if none>  make alarms, hostile, cuts: COUNT=<n>
+PATHS ?=
+COUNT ?=
 
 VENV := .venv
 PYTHON := $(CURDIR)/$(VENV)/bin/python
@@ -91,8 +95,9 @@ test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 and REQUIRE_PG8000_SU
 	@exec "$(PYTHON)" -m pytest $(ARGS)
 
 LAYER := $(CURDIR)/.aws-sam/test-layer
-# They read the sources, or start programs with a path of their own.
-NOT_ON_LAYER := tests/test_benchmarks.py tests/test_docs.py tests/test_examples.py tests/test_typing.py
+# They read the sources, start programs with a path of their own, or take minutes.
+NOT_ON_LAYER := tests/test_benchmarks.py tests/test_docs.py tests/test_examples.py tests/test_typing.py \
+	tests/test_alarms.py tests/test_cuts.py tests/test_hostile_server.py tests/test_interruptions.py
 
 test-layer: $(READY) ## run the core's tests on the layer as it is built, with its lean pg8000 (ARGS=)
 	@rm -rf $(LAYER)
@@ -106,6 +111,21 @@ bench: $(READY_BENCH) ## measure everything against what users would pick instea
 soak: $(READY) ## a bank with keys while faults rain, ten minutes (SOAK_SECONDS=), and 10,000 durable steps with kills
 	@"$(PYTHON)" -m tests.bank --seconds '$(SOAK_SECONDS)'
 	@exec env DURABLE_STEPS=10000 "$(PYTHON)" -m pytest -q -s -k campaign tests/test_durable.py
+
+interruptions: $(READY) ## raise an exception at every bytecode of every path, half an hour (PATHS=)
+	@exec "$(PYTHON)" -m tests.interruptions $(PATHS)
+
+alarms: $(READY) ## interrupt calls by real alarms at random moments (COUNT=20000)
+	@exec "$(PYTHON)" -m tests.alarms $(if $(COUNT),--count $(COUNT))
+
+hostile: $(READY) ## converse with a server that breaks the protocol (COUNT=5000)
+	@exec "$(PYTHON)" -m tests.hostile $(if $(COUNT),--count $(COUNT))
+
+cuts: $(READY) ## cut links at random bytes of every phase (COUNT=2400)
+	@exec "$(PYTHON)" -m tests.cuts $(if $(COUNT),--count $(COUNT))
+
+reliability: $(READY) ## all four, two processes each, and their figures into docs/reliability.md (half an hour)
+	@exec "$(PYTHON)" -m tests.reliability
 
 lint: $(READY) ## ruff, its formatter
 	@"$(PYTHON)" -m ruff check .

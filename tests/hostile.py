@@ -24,10 +24,10 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import trustme
 
@@ -197,9 +197,9 @@ class Conversation:
         self.number = number
         chances = random.Random(number)
         self.how = chances.choice(self.HOW)
-        self.at = chances.choice((-1, -1, 0, 0, 1, 1, 2))
-        """Which answer: -1 is what comes after the startup packet, then the flights."""
         self.work = chances.choice(list(WORK))
+        self.at = chances.randint(-1, FLIGHTS[self.work] - 1)
+        """Which answer: -1 is what comes after the startup packet, then the flights."""
         self.end = chances.choices(("fin", "rst", "silence"), (10, 10, 1))[0]
         """What comes after an answer that was cut, or where the client waits for more."""
         self._chances = chances
@@ -320,8 +320,11 @@ def bound(body: bytes) -> list[str]:
 class Session:
     """One connection of a client."""
 
-    def __init__(self, sock: ssl.SSLSocket) -> None:
+    def __init__(self, sock: ssl.SSLSocket, committed: set[int]) -> None:
         self._sock = sock
+        self._committed = committed
+        self._number = 0
+        self._tail = b""
         self._arrived = b""
 
     def hold(self) -> None:
@@ -329,7 +332,8 @@ class Session:
         (length,) = struct.unpack("!i", self._read(4))
         parameters = self._read(length - 4)[4:].split(b"\0")
         name = dict(zip(parameters[::2], parameters[1::2], strict=False))[b"application_name"].decode()
-        conversation = Conversation(int(name))
+        self._number = int(name)
+        conversation = Conversation(self._number)
         if conversation.at == -1:
             first = [auth(3)]
             is_late = conversation.number % 2  # before the password, or after it
@@ -353,7 +357,7 @@ class Session:
 
     def _spoil(self, conversation: Conversation, answer: list[Message]) -> None:
         for piece in conversation.spoilt(answer):
-            self._sock.sendall(piece)
+            self._put(piece)
         if conversation.how == "cut":
             self._end(conversation.end)
         elif conversation.how != "split" and not select.select([self._sock], [], [], 0.02)[0]:
@@ -370,7 +374,13 @@ class Session:
         raise ConnectionAbortedError
 
     def _send(self, found: list[Message]) -> None:
-        self._sock.sendall(b"".join(map(bytes, found)))
+        self._put(b"".join(map(bytes, found)))
+
+    def _put(self, data: bytes) -> None:
+        self._tail = self._tail[-16:] + data
+        if b"COMMIT\0" in self._tail:
+            self._committed.add(self._number)
+        self._sock.sendall(data)
 
     def _messages(self, until: bytes) -> list[tuple[Code, bytes]]:
         found = []
@@ -391,7 +401,11 @@ class Session:
 
 
 def serve() -> None:
-    """Print the port and the certificate, and serve one client after the other, until standard input ends."""
+    """Print the port and the certificate, and serve one client after the other, until standard input ends.
+
+    Then print in which conversations it said that it had committed.
+    """
+    committed: set[int] = set()
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["postgresql"])
@@ -404,18 +418,18 @@ def serve() -> None:
             accepted.settimeout(10)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with context.wrap_socket(accepted, server_side=True) as secured:
-                Session(secured).hold()
+                Session(secured, committed).hold()
+    print(json.dumps(sorted(committed)), flush=True)
 
 
-@contextmanager
-def served() -> Iterator[ConnectOptions]:
-    """The options that lead to a hostile server in a process of its own."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.hostile", "serve"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        if process.stdout is None:
-            raise RuntimeError("no pipe")
-        port, pem = json.loads(process.stdout.readline())
-        yield ConnectOptions(
+class Hostile:
+    """The server in a process of its own, from `__enter__` to `__exit__`; `committed` afterwards: where it said so."""
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "tests.hostile", "serve"]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        port, pem = json.loads(self._process.stdout.readline() if self._process.stdout else b"")
+        self.options = ConnectOptions(
             host=ENDPOINT,
             hostaddr="127.0.0.1",
             port=port,
@@ -423,9 +437,12 @@ def served() -> Iterator[ConnectOptions]:
             connect_timeout=PATIENCE_SECONDS,
             credentials=Keys(),
         )
-    finally:
-        process.kill()
-        process.communicate()
+        self.committed: set[int] = set()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        said, _ = self._process.communicate()
+        self.committed = set(json.loads(said))
 
 
 class Keys:
@@ -459,8 +476,9 @@ def _rows(tx: Any) -> int:
 
 
 def _stream(tx: Any) -> int:
-    for _ in tx.stream("SELECT a, b FROM t"):
-        break
+    stream = tx.stream("SELECT a, b FROM t")
+    next(stream)
+    stream.close()
     tx.run("INSERT INTO t VALUES (1)")
     return 1
 
@@ -479,6 +497,10 @@ WORK: dict[str, Callable[[Any], int]] = {
 }
 
 
+FLIGHTS = {"read and write": 2, "write": 1, "rows": 3, "stream": 4, "refuse": 2}
+"""What leaves in one go: BEGIN with the first statement (a stream's goes ahead), the last writes with COMMIT, ROLLBACK alone."""
+
+
 @dataclass
 class Figures:
     """What became of the conversations."""
@@ -487,12 +509,13 @@ class Figures:
     endings: Counter[str] = field(default_factory=Counter)
     longest_seconds: float = 0.0
     more_memory_mib: float = 0.0
+    succeeded: list[int] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
 def allowed() -> tuple[type[BaseException], ...]:
     """The package's own errors: nothing else may come out of it, but the function's own."""
-    return DsqlError, DatabaseError, getattr(dsql_lambda, "ProtocolError", DsqlError), Refused
+    return DsqlError, DatabaseError, dsql_lambda.ProtocolError, Refused
 
 
 def shows_token(error: BaseException) -> bool:
@@ -514,7 +537,8 @@ def converse(options: ConnectOptions, number: int, figures: Figures) -> None:
             connection = connect(options, application_name=str(number))
             limit = PATIENCE_SECONDS + (time.monotonic() - begun)
             value = run_transaction(WORK[conversation.work], source=connection, timeout=PATIENCE_SECONDS)
-        figures.endings[f"value {value}"] += 1
+        figures.endings["value"] += 1
+        figures.succeeded.append(value and number)
     except BaseException as error:  # noqa: BLE001
         figures.endings[type(error).__name__] += 1
         if not isinstance(error, allowed()):
@@ -543,15 +567,16 @@ def converse(options: ConnectOptions, number: int, figures: Figures) -> None:
 def talk(count: int, seed: int, say: Callable[[str], None] = lambda line: None) -> Figures:
     """So many conversations, one after the other."""
     figures = Figures()
-    with ended_when_hung(), served() as options:
-        for number in range(-40, 0):  # what is imported once is not the hostile server's
-            converse(options, abs(number), Figures())
+    with ended_when_hung(), Hostile() as server:
+        for number in range(40):  # what is imported once is not the hostile server's
+            converse(server.options, number, Figures())
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for number in range(seed * 1_000_000, seed * 1_000_000 + count):
-            converse(options, number, figures)
+            converse(server.options, number, figures)
             if figures.conversations % 500 == 0:
                 say(f"{figures.conversations} conversations, {len(figures.faults)} faults")
         figures.more_memory_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    figures.faults += [f"false success: {number}" for number in figures.succeeded if number not in server.committed]
     return figures
 
 
@@ -571,8 +596,8 @@ def main() -> int:
     os.environ["POWERTOOLS_LOG_LEVEL"] = "CRITICAL"
     if arguments.only is not None:
         figures = Figures()
-        with ended_when_hung(), served() as options:
-            converse(options, arguments.only, figures)
+        with ended_when_hung(), Hostile() as server:
+            converse(server.options, arguments.only, figures)
     else:
         begun = time.monotonic()
         figures = talk(
@@ -580,7 +605,7 @@ def main() -> int:
             arguments.seed,
             lambda line: print(f"[{time.monotonic() - begun:6.0f} s] {line}", file=sys.stderr, flush=True),
         )
-    print(json.dumps(figures.__dict__), flush=True)
+    print(json.dumps({**figures.__dict__, "succeeded": len(figures.succeeded)}), flush=True)
     return 1 if figures.faults else 0
 
 
