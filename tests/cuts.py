@@ -158,11 +158,12 @@ class CutPath(Path):
         def handler(event: int, context: Context, tx: Any) -> int:
             self.ran += 1
             if phase == "stream":
-                for row in tx.stream("SELECT i, repeat('x', 400) AS x FROM generate_series(1, 300) i"):
-                    if row["i"] == 1:
-                        self._strike()
-                    if row["i"] == 250:
-                        break
+                with tx.stream("SELECT i, repeat('x', 400) AS x FROM generate_series(1, 300) i") as rows:
+                    for row in rows:
+                        if row["i"] == 1:
+                            self._strike()
+                        if row["i"] == 250:
+                            break
             else:
                 tx.value("SELECT 1")
             if phase == "statement":

@@ -33,7 +33,7 @@ import trustme
 
 import dsql_lambda
 from dsql_lambda import ConnectOptions, DatabaseError, DsqlError, connect, run_transaction
-from tests.promises import ended_when_hung, limited
+from tests.promises import ended_when_hung, limited, silence_logs
 
 ROOT = Path(__file__).parents[1]
 ENDPOINT = "hostile" + "0" * 19 + ".dsql.us-east-1.on.aws"
@@ -360,7 +360,7 @@ class Session:
             self._put(piece)
         if conversation.how == "cut":
             self._end(conversation.end)
-        elif conversation.how != "split" and not select.select([self._sock], [], [], 0.02)[0]:
+        elif conversation.how != "split" and not select.select([self._sock], [], [], 0.01)[0]:
             self._end(conversation.end)  # the client waits for more, or for nothing any more
 
     def _end(self, how: str) -> None:
@@ -593,7 +593,7 @@ def main() -> int:
         return 0
     for name in [name for name in os.environ if name.startswith(("AWS_LAMBDA_", "DSQL_"))]:
         del os.environ[name]
-    os.environ["POWERTOOLS_LOG_LEVEL"] = "CRITICAL"
+    silence_logs()
     if arguments.only is not None:
         figures = Figures()
         with ended_when_hung(), Hostile() as server:

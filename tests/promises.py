@@ -458,13 +458,18 @@ def ended_when_hung() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def silence_logs() -> None:
+    """Records of the default logger, whichever that is, for the rest of this process."""
+    os.environ["POWERTOOLS_LOG_LEVEL"] = "CRITICAL"
+    logging.getLogger("dsql_lambda").setLevel(logging.CRITICAL + 1)
+
+
 @contextmanager
 def campaign() -> Iterator[Apart]:
     """A server of its own, and its table. A run that hangs is ended by a real alarm; records go nowhere."""
 
     hook, sys.unraisablehook = sys.unraisablehook, _unraisable
-    level = os.environ.get("POWERTOOLS_LOG_LEVEL")
-    os.environ["POWERTOOLS_LOG_LEVEL"] = "CRITICAL"
+    silence_logs()
     try:
         with ended_when_hung(), open(os.devnull, "w") as nowhere, Apart() as dsql:  # noqa: PTH123
             quiet.addHandler(records := logging.StreamHandler(nowhere))
@@ -472,10 +477,6 @@ def campaign() -> Iterator[Apart]:
             yield dsql
             quiet.removeHandler(records)
     finally:
-        if level is None:
-            del os.environ["POWERTOOLS_LOG_LEVEL"]
-        else:
-            os.environ["POWERTOOLS_LOG_LEVEL"] = level
         sys.unraisablehook = hook
 
 
