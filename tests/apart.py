@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -73,6 +74,10 @@ class Apart:
         rows: list[list[str | None]] = self.ask("execute", sql)
         return rows
 
+    def stop_me(self, seconds: float) -> None:
+        """Stop the calling process in a moment, by SIGSTOP, and let it go on so many seconds later, as Lambda freezes one."""
+        self.ask("stop", seconds)
+
     def sessions(self) -> tuple[int, int]:
         """How many sessions of the layer are open, and how many of them inside a transaction."""
         ((number, busy),) = self.execute(SESSIONS)
@@ -87,6 +92,12 @@ def _serve() -> None:
     with LocalDsql() as dsql:
         for line in sys.stdin:
             name, arguments, more = json.loads(line)
+            if name == "stop":
+                print(json.dumps({"answer": None}), flush=True)
+                os.kill(os.getppid(), signal.SIGSTOP)
+                time.sleep(*arguments)
+                os.kill(os.getppid(), signal.SIGCONT)
+                continue
             try:
                 found = getattr(dsql, name)
                 answer = {"answer": found(*arguments, **more) if callable(found) else found}

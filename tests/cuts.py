@@ -1,4 +1,4 @@
-"""Links that end at any byte of any phase, and servers that freeze, under deadlines short and long. `python -m tests.cuts`.
+"""Links that end at any byte of any phase, and processes that freeze, under deadlines short and long. `python -m tests.cuts`.
 
 `Relay` stands between a client and the local DSQL and cuts, by FIN, RST or silence, when so many bytes have passed it in one direction:
 on their way out, so that the server has not seen them, or on their way back, so that it has. `Cutter` does that to one call.
@@ -28,9 +28,10 @@ from tests.apart import Apart
 from tests.promises import INSERT, Figures, Path, Refused, campaign, judged, quiet, report
 
 OUT, BACK = "out", "back"
-FIN, RST, SILENCE, FROZEN = "fin", "rst", "silence", "frozen"
+FIN, RST, SILENCE, FROZEN, STOPPED = "fin", "rst", "silence", "frozen", "stopped"
 PHASES = ("connect", "begin", "statement", "stream", "commit", "rollback")
 DEADLINES_MS = (0, 1, 5, 50, 2_000)
+STOPPED_SECONDS = 0.1
 LATE_SECONDS = 0.5
 """How much later than its deadline a call may end on a busy machine."""
 
@@ -228,7 +229,9 @@ class Cutter:
             return function(run)
         finally:
             self.seconds = time.monotonic() - begun
-            if self.relay.has_struck or self.cut[2] == FROZEN:
+            if self.cut[2] == STOPPED:
+                self.seconds -= STOPPED_SECONDS
+            if self.relay.has_struck or self.cut[2] in {FROZEN, STOPPED}:
                 self.raised = ConnectError(f"{self.path.phase} was cut: {self.cut}, {self.path.remaining_ms} ms")
             self.relay.arm(None)
             os.kill(self.dsql.pid, signal.SIGCONT)
@@ -236,6 +239,8 @@ class Cutter:
     def _strike(self) -> None:
         if self.cut[2] == FROZEN:
             os.kill(self.dsql.pid, signal.SIGSTOP)
+        elif self.cut[2] == STOPPED:
+            self.dsql.stop_me(STOPPED_SECONDS)
         else:
             self.relay.arm(self.cut)
 
@@ -254,7 +259,7 @@ def cut(number: int, seed: int, say: Callable[[str], None] = lambda line: None) 
             sizes = _sizes(path, relay, next(runs))
             for _ in range(min(20, number - done)):
                 direction = chances.choice((OUT, BACK))
-                how = chances.choices((FIN, RST, SILENCE, FROZEN), (6, 6, 3, 1))[0]
+                how = chances.choices((FIN, RST, SILENCE, FROZEN, STOPPED), (6, 6, 3, 1, 1))[0]
                 cutter.cut = direction, chances.randint(1, max(sizes[direction], 1)), how
                 is_silent = how in {SILENCE, FROZEN}
                 path.remaining_ms = chances.choices(DEADLINES_MS, (1, 1, 2, 4, 0.3) if is_silent else (1, 1, 1, 3, 8))[0]

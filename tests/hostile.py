@@ -21,7 +21,6 @@ import struct
 import subprocess
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -33,7 +32,7 @@ import trustme
 
 import dsql_lambda
 from dsql_lambda import ConnectOptions, DatabaseError, DsqlError, connect, run_transaction
-from tests.promises import ended_when_hung, limited, silence_logs
+from tests.promises import ended_when_hung, limited, shows_token, silence_logs
 
 ROOT = Path(__file__).parents[1]
 ENDPOINT = "hostile" + "0" * 19 + ".dsql.us-east-1.on.aws"
@@ -516,12 +515,6 @@ class Figures:
 def allowed() -> tuple[type[BaseException], ...]:
     """The package's own errors: nothing else may come out of it, but the function's own."""
     return DsqlError, DatabaseError, dsql_lambda.ProtocolError, Refused
-
-
-def shows_token(error: BaseException) -> bool:
-    """Is the token, or a part of the signature's name, in a local variable of any frame of the traceback or of its causes?"""
-    shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
-    return "X-Amz-Signature" in shown
 
 
 def converse(options: ConnectOptions, number: int, figures: Figures) -> None:

@@ -22,7 +22,7 @@ import os
 import sys
 import threading
 import time
-from collections import Counter
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import CodeType
@@ -31,7 +31,7 @@ from typing import Self
 import pg8000
 
 import dsql_lambda
-from tests.promises import PATHS, Alarm, Figures, Path, Refused, campaign, first_run, judged, report
+from tests.promises import PATHS, Alarm, Ended, Figures, Path, Refused, campaign, first_run, judged, report
 
 monitoring = sys.monitoring
 EVENTS = monitoring.events
@@ -58,6 +58,10 @@ def is_ours(code: CodeType) -> bool:
     )
 
 
+class Fork(Ended):
+    """Not raised but done: the process forks. The child unwinds with this and ends; the parent goes on as if nothing had been."""
+
+
 KINDS: dict[str, type[BaseException]] = {"Exception": Alarm, "KeyboardInterrupt": KeyboardInterrupt, "MemoryError": MemoryError}
 
 
@@ -66,6 +70,7 @@ class Stepper:
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
+        self._process = os.getpid()
         self._left = 0
         self.passed = 0
         self._is_counting = False
@@ -105,6 +110,8 @@ class Stepper:
             return function(run)
         finally:
             self._is_counting = False
+            if os.getpid() != self._process:
+                os._exit(0)
 
     def _start(self, code: CodeType, offset: int) -> object:
         if not is_ours(code):
@@ -140,6 +147,9 @@ class Stepper:
         if self.passed == self._left:
             name, line = self._names[code].get(offset, ("", 0))
             place = f"{when} {name} at {os.path.basename(code.co_filename)}:{line} in {code.co_qualname}"  # noqa: PTH119
+            if self._kind is Fork and (child := os.fork()):
+                os.waitpid(child, 0)
+                return
             self.raised = self._kind(f"raised {place}")
             raise self.raised
 
@@ -165,7 +175,7 @@ def interrupt(
     shift = 0
     for position in range(first, positions + 1, every):
         for kind in kinds:
-            stepper.at(position + shift, KINDS[kind])
+            stepper.at(position + shift, KINDS.get(kind, Fork))
             if not judged(path, stepper, figures, next(runs)):
                 path.dsql.ask("close_connections")
                 path = make_path()
@@ -196,10 +206,11 @@ def main() -> int:
     """All positions of all paths; one line of JSON a path on standard output, and progress on standard error."""
     parser = argparse.ArgumentParser(prog="python -m tests.interruptions", description="Interrupt every path at every bytecode.")
     parser.add_argument("paths", nargs="*", help=f"of {', '.join(PATHS)}; all, if none is named")
-    parser.add_argument("--kind", action="append", choices=list(KINDS), help="of exception; all, if none is named")
+    parser.add_argument("--kind", action="append", choices=[*KINDS, "fork"], help="of exception; all, if none is named")
     parser.add_argument("--every", type=int, default=1, help="only each so manieth position")
     parser.add_argument("--first", type=int, default=1, help="from this position on")
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore", DeprecationWarning)  # a pool has a thread, and one of the kinds forks
     begun = time.monotonic()
     is_clean = True
     for name in arguments.paths or PATHS:

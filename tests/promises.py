@@ -18,6 +18,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -120,6 +121,8 @@ class Path:
     """How many sessions the source may keep."""
     runs = 1
     """How often the function runs when nothing comes between."""
+    connects = False
+    """Does each run open a connection?"""
 
     def __init__(self, name: str, dsql: Apart, function: Callable[..., int] = write, *, conflicts: int = 0, is_cold: bool = False) -> None:
         self.name = name
@@ -127,7 +130,7 @@ class Path:
         self.options = dsql.options(application_name=f"dsql-lambda {name} {next(_numbers)}")
         self.conflicts = conflicts
         self.runs = 1 + conflicts
-        self.is_cold = is_cold
+        self.is_cold = self.connects = is_cold
         self.ran = 0
 
         @with_dsql_transaction(options=self.options, timeout=30, logger=quiet, retry=OCCRetryConfig(base_delay_ms=0.01, max_delay_ms=0.02))
@@ -170,6 +173,7 @@ class ConnectPath(Path):
 
     def __init__(self, name: str, dsql: Apart) -> None:
         super().__init__(name, dsql)
+        self.connects = True
         self.go = self._go
         self.ask = self._ask
 
@@ -329,6 +333,12 @@ DOUBLED, FALSE, LOST = "applied twice", "a value, and not applied", "an error, a
 POISONED, FOREIGN = "the next transaction failed", "the answer of another statement"
 LEFT_OPEN, HUNG, REPEATED = "left open", "hung", "ran again"
 SWALLOWED, REPLACED = "swallowed", "another error than the caller's"
+TOKEN = "the token in a frame"
+
+
+def shows_token(error: BaseException) -> bool:
+    """Is the token in a local variable of any frame of the traceback, or of those of its causes and contexts?"""
+    return "X-Amz-Signature" in "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
 
 
 def says_commit(error: BaseException) -> bool:
@@ -363,6 +373,8 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
         except BaseException as error:  # noqa: BLE001 - what it is, is what is judged
             said = type(error).__name__
             is_unknown = says_commit(error)
+            if path.connects and shows_token(error):
+                figures.fault(TOKEN, said, interruption.raised)
             # What a provider of credentials raised, whatever it is, is the cause of a TokenError.
             of = error.__cause__ if isinstance(error, (CommitOutcomeUnknown, TokenError)) else error
             if of is not interruption.raised and not isinstance(error, interruption.causes):
@@ -375,7 +387,9 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
     if raised is not None:
         figures.interrupted += 1
         figures.endings[said.split()[0] + (" with COMMIT" if is_unknown else "") + (" swallowed" if is_swallowed else "")] += 1
-    if is_swallowed and not _unraisable.pop(raised):
+    # A record that can't be made must not fail a transaction, so an `Exception` that comes while one is made is lost with it.
+    is_excused = path.conflicts > 0 and isinstance(raised, Exception)
+    if is_swallowed and not _unraisable.pop(raised) and not is_excused:
         figures.fault(SWALLOWED, said, raised)
     if path.ran > path.runs and not interruption.causes:
         figures.fault(REPEATED, f"{path.ran} times, {said}", raised)

@@ -39,7 +39,8 @@ from dsql_lambda import (
     run_transaction,
     with_dsql_transaction,
 )
-from tests.hostile import ENDPOINT, GREETING, Keys, Message, answers, auth, complete, failed, ready, shows_token
+from tests.hostile import ENDPOINT, GREETING, Keys, Message, answers, auth, complete, failed, ready
+from tests.promises import shows_token
 
 
 class Timeout(Exception):
