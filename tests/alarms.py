@@ -1,6 +1,6 @@
-"""Real interruptions at random moments: SIGALRMs, and exceptions that another thread sets. `python -m tests.alarms` (`make alarms`).
+"""Real interruptions at random moments: SIGALRMs, and exceptions that another thread sets. `make alarms`.
 
-`Bell` and `OtherThread` interrupt one call; `campaign_of` goes through the paths of `promises` with them, by seed.
+`Bell` and `OtherThread` interrupt one call; `interrupt` goes through the paths of `promises` with them, by seed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Bell:
         self.after_seconds = 0.0
         self.kind: type[BaseException] = Alarm
         self.raised: BaseException | None = None
-        self.causes = ()
+        self.causes: tuple[type[BaseException], ...] = ()
         self._has_rung = False
         self._is_over = False
 
@@ -67,7 +67,7 @@ class OtherThread:
         self.after_seconds = 0.0
         self.kind: type[BaseException] = Alarm
         self.raised: BaseException | None = None
-        self.causes = ()
+        self.causes: tuple[type[BaseException], ...] = ()
         self._target = ctypes.c_ulong(threading.get_ident())
         self._begun = threading.Lock()
         self._begun.acquire()
@@ -91,7 +91,7 @@ class OtherThread:
         try:
             self._begun.release()
             value = function(run)
-        except BaseException as raised:  # noqa: BLE001 - it is raised again
+        except BaseException as raised:
             error = raised
         while True:
             try:
@@ -128,8 +128,8 @@ def interrupt(
     is_cold: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Figures:
-    """So many calls with an interruption each, on paths and at moments by seed. A source that is of no use any more is a fault."""
-    chances = random.Random(seed)  # noqa: S311
+    """So many calls with an interruption each, on paths and at moments by seed. A source that is of no more use is a fault."""
+    chances = random.Random(seed)
     names = COLD if is_cold else WARM
     figures = Figures("interrupted")
     with campaign() as dsql:

@@ -21,7 +21,9 @@ from dsql_lambda import ConnectOptions
 from dsql_local import LocalDsql
 
 ROOT = Path(__file__).parents[1]
-SESSIONS = "SELECT count(*), count(*) FILTER (WHERE state <> 'idle') FROM pg_stat_activity WHERE application_name LIKE '%dsql-lambda%'"
+SESSIONS = (
+    "SELECT count(*), count(*) FILTER (WHERE state <> 'idle') FROM pg_stat_activity WHERE application_name LIKE '%dsql-lambda%'"
+)
 
 
 class Credentials:
@@ -101,7 +103,7 @@ def _serve() -> None:
             try:
                 found = getattr(dsql, name)
                 answer = {"answer": found(*arguments, **more) if callable(found) else found}
-            except Exception as error:  # noqa: BLE001 - it is the asking process's
+            except Exception as error:
                 answer = {"error": f"{type(error).__name__}: {error}"}
             print(json.dumps(answer), flush=True)
 

@@ -1,7 +1,8 @@
 """Links that end at any byte of any phase, and processes that freeze, under deadlines short and long. `python -m tests.cuts`.
 
-`Relay` stands between a client and the local DSQL and cuts, by FIN, RST or silence, when so many bytes have passed it in one direction:
-on their way out, so that the server has not seen them, or on their way back, so that it has. `Cutter` does that to one call.
+`Relay` stands between a client and the local DSQL and cuts, by FIN, RST or silence, when so many bytes have passed it in one
+direction: on their way out, so that the server has not seen them, or on their way back, so that it has. `Cutter` does that to
+one call, or stops the server's process or the client's.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from dsql_lambda import ConnectError, DatabaseError, DsqlError, OCCRetryConfig, cached_connection, with_dsql_transaction
 from tests.apart import Apart
 from tests.promises import INSERT, Figures, Path, Refused, campaign, judged, quiet, report
+
+from dsql_lambda import ConnectError, DatabaseError, DsqlError, OCCRetryConfig, cached_connection, with_dsql_transaction
 
 OUT, BACK = "out", "back"
 FIN, RST, SILENCE, FROZEN, STOPPED = "fin", "rst", "silence", "frozen", "stopped"
@@ -85,7 +87,7 @@ class Relay:
                     self._accept()
                 elif one in self._peer:
                     with self._lock:
-                        self._pass_on(one)  # type: ignore[arg-type]
+                        self._pass_on(one)
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
@@ -108,7 +110,9 @@ class Relay:
         direction = self._direction[one]
         before = self.passed[direction]
         self.passed[direction] += len(data)
-        cut = self._cut if self._cut is not None and self._cut[0] == direction and self.passed[direction] >= self._cut[1] else None
+        cut = (
+            self._cut if self._cut is not None and self._cut[0] == direction and self.passed[direction] >= self._cut[1] else None
+        )
         with suppress(OSError):
             self._peer[one].sendall(data if cut is None else data[: max(cut[1] - before, 0)])
         if cut is not None:
@@ -206,9 +210,8 @@ class CutPath(Path):
 class Cutter:
     """Cuts one call of a `CutPath`."""
 
-    causes = (DsqlError, DatabaseError)
-
     def __init__(self, dsql: Apart, relay: Relay) -> None:
+        self.causes: tuple[type[BaseException], ...] = (DsqlError, DatabaseError)
         self.dsql = dsql
         self.relay = relay
         self.raised: BaseException | None = None
@@ -247,7 +250,7 @@ class Cutter:
 
 def cut(number: int, seed: int, say: Callable[[str], None] = lambda line: None) -> tuple[Figures, float]:
     """So many calls, cut by seed; and by how many seconds the latest ended after its deadline."""
-    chances = random.Random(seed)  # noqa: S311
+    chances = random.Random(seed)
     figures = Figures("cut")
     latest = 0.0
     with campaign() as dsql, Relay((dsql.host, dsql.port)) as relay:
@@ -268,7 +271,9 @@ def cut(number: int, seed: int, say: Callable[[str], None] = lambda line: None) 
                 late = cutter.seconds - path.remaining_ms / 1000
                 latest = max(latest, late)
                 if late > LATE_SECONDS:
-                    figures.fault("late", f"{late:.2f} s after a deadline of {path.remaining_ms} ms", ConnectError(str(cutter.cut)))
+                    figures.fault(
+                        "late", f"{late:.2f} s after a deadline of {path.remaining_ms} ms", ConnectError(str(cutter.cut))
+                    )
                 if not is_well:
                     dsql.ask("close_connections")
                     path = CutPath(dsql, relay, path.phase)

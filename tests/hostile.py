@@ -1,7 +1,8 @@
-"""A server that breaks the protocol, by seed: `Conversation` says how, `serve` does it, `converse` is the client that must survive it.
+"""A server that breaks the protocol, by seed: `Conversation` says how, `serve` does it, `converse` is the client.
 
-`python -m tests.hostile` has so many conversations and prints figures. The server is a process of its own and speaks real TLS; it
-knows PostgreSQL's messages and answers honestly but for one answer of each conversation, which is changed, cut, flooded or random.
+`python -m tests.hostile` has so many conversations and prints figures. The server is a process of its own and speaks real TLS.
+It knows PostgreSQL's messages and answers honestly but for one answer of each conversation, which is changed, cut, flooded or
+random.
 
 https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
@@ -29,10 +30,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import trustme
+from tests.promises import ended_when_hung, limited, shows_token, silence_logs
 
 import dsql_lambda
 from dsql_lambda import ConnectOptions, DatabaseError, DsqlError, connect, run_transaction
-from tests.promises import ended_when_hung, limited, shows_token, silence_logs
 
 ROOT = Path(__file__).parents[1]
 ENDPOINT = "hostile" + "0" * 19 + ".dsql.us-east-1.on.aws"
@@ -54,7 +55,9 @@ class Message:
     length: int | None = None
 
     def __bytes__(self) -> bytes:
-        return self.code + struct.pack("!I", (len(self.body) + 4 if self.length is None else self.length) & 0xFFFFFFFF) + self.body
+        return (
+            self.code + struct.pack("!I", (len(self.body) + 4 if self.length is None else self.length) & 0xFFFFFFFF) + self.body
+        )
 
 
 def auth(kind: int, more: bytes = b"") -> Message:
@@ -382,7 +385,7 @@ class Session:
         self._sock.sendall(data)
 
     def _messages(self, until: bytes) -> list[tuple[Code, bytes]]:
-        found = []
+        found: list[tuple[Code, bytes]] = []
         while not found or found[-1][0] not in until:
             code = self._read(1)
             (length,) = struct.unpack("!i", self._read(4))
@@ -440,8 +443,7 @@ class Hostile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        said, _ = self._process.communicate()
-        self.committed = set(json.loads(said))
+        self.committed = set(json.loads(self._process.communicate()[0]))
 
 
 class Keys:
@@ -532,7 +534,7 @@ def converse(options: ConnectOptions, number: int, figures: Figures) -> None:
             value = run_transaction(WORK[conversation.work], source=connection, timeout=PATIENCE_SECONDS)
         figures.endings["value"] += 1
         figures.succeeded.append(value and number)
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         figures.endings[type(error).__name__] += 1
         if not isinstance(error, allowed()):
             figures.faults.append(f"foreign error: {name}: {error!r}")
@@ -548,10 +550,12 @@ def converse(options: ConnectOptions, number: int, figures: Figures) -> None:
     # Whatever it was told before, the next statement has its own answer, or none.
     try:
         with suppress(*allowed()), limited(PATIENCE_SECONDS + 2 * GRACE_SECONDS):
-            found = run_transaction(lambda tx: tx.value("SELECT CAST(:v AS int)", v=number), source=connection, timeout=PATIENCE_SECONDS)
+            found = run_transaction(
+                lambda tx: tx.value("SELECT CAST(:v AS int)", v=number), source=connection, timeout=PATIENCE_SECONDS
+            )
             if found != number and conversation.at < 1:
                 figures.faults.append(f"another answer: {name}: {found}")
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         figures.faults.append(f"foreign error next: {name}: {error!r}")
     with suppress(*allowed(), Exception):
         connection.close()

@@ -29,9 +29,9 @@ from types import CodeType
 from typing import Self
 
 import pg8000
+from tests.promises import PATHS, Alarm, Ended, Figures, Path, Refused, campaign, first_run, judged, report
 
 import dsql_lambda
-from tests.promises import PATHS, Alarm, Ended, Figures, Path, Refused, campaign, first_run, judged, report
 
 monitoring = sys.monitoring
 EVENTS = monitoring.events
@@ -78,7 +78,7 @@ class Stepper:
         self._offsets: dict[CodeType, frozenset[int]] = {}
         self._names: dict[CodeType, dict[int, tuple[str, int | None]]] = {}
         self.raised: BaseException | None = None
-        self.causes = ()
+        self.causes: tuple[type[BaseException], ...] = ()
 
     def __enter__(self) -> Self:
         monitoring.use_tool_id(TOOL, "interruptions")
@@ -117,7 +117,9 @@ class Stepper:
         if not is_ours(code):
             return monitoring.DISABLE
         if code not in self._offsets:
-            found = {each.offset: (each.opname, each.positions.lineno if each.positions else 0) for each in dis.get_instructions(code)}
+            found = {
+                each.offset: (each.opname, each.positions.lineno if each.positions else 0) for each in dis.get_instructions(code)
+            }
             self._names[code] = found
             self._offsets[code] = frozenset(offset for offset, (name, _) in found.items() if name not in CANNOT_RAISE)
             monitoring.set_local_events(TOOL, code, EVENTS.INSTRUCTION | EVENTS.PY_RESUME | EVENTS.CALL)

@@ -5,8 +5,9 @@
 3. The next transaction on the same source works, and has the answers of its own statements.
 4. Nothing is left open on the server.
 
-A `Path` is a way through the package on a source of its own; `judged` makes one run of it and sees that all four hold, asking the
-database past the front. What interrupts it is an `Interruption`: a stepper, an alarm, another thread. Knows the package's public names.
+A `Path` is a way through the package on a source of its own; `judged` makes one run of it and sees that all four hold, asking
+the database past the front. What interrupts it is an `Interruption`: a stepper, an alarm, another thread. Knows the package's
+public names.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Protocol
 
+from tests.apart import Apart
+
 from dsql_lambda import (
     CommitOutcomeUnknown,
     OCCRetryConfig,
@@ -37,7 +40,6 @@ from dsql_lambda import (
     run_transaction,
     with_dsql_transaction,
 )
-from tests.apart import Apart
 
 
 class Alarm(Exception):
@@ -114,7 +116,7 @@ _numbers = itertools.count(1)
 class Path:
     """One way through the package, on a source of its own.
 
-    `go(run)` is what is interrupted; `prepare` and `tidy` stand around it. `ask(value)` is the next transaction on the same source.
+    `go(run)` is what is interrupted; `prepare` and `tidy` stand around it. `ask(value)` is the next transaction on the source.
     """
 
     sessions = 1
@@ -124,7 +126,9 @@ class Path:
     connects = False
     """Does each run open a connection?"""
 
-    def __init__(self, name: str, dsql: Apart, function: Callable[..., int] = write, *, conflicts: int = 0, is_cold: bool = False) -> None:
+    def __init__(
+        self, name: str, dsql: Apart, function: Callable[..., int] = write, *, conflicts: int = 0, is_cold: bool = False
+    ) -> None:
         self.name = name
         self.dsql = dsql
         self.options = dsql.options(application_name=f"dsql-lambda {name} {next(_numbers)}")
@@ -133,7 +137,9 @@ class Path:
         self.is_cold = self.connects = is_cold
         self.ran = 0
 
-        @with_dsql_transaction(options=self.options, timeout=30, logger=quiet, retry=OCCRetryConfig(base_delay_ms=0.01, max_delay_ms=0.02))
+        @with_dsql_transaction(
+            options=self.options, timeout=30, logger=quiet, retry=OCCRetryConfig(base_delay_ms=0.01, max_delay_ms=0.02)
+        )
         def handler(run: int, *, tx: Any) -> int:
             self.ran += 1
             return function(tx, run)
@@ -322,10 +328,15 @@ class Figures:
         """How many faults of a kind."""
         return sum(fault.startswith(f"{self.path}: {kind}:") for fault in self.faults)
 
-
     def summary(self) -> dict[str, Any]:
         """The figures, for JSON."""
-        found = {"path": self.path, "runs": self.runs, "interrupted": self.interrupted, "unknown": self.unknown, "applied": self.applied}
+        found = {
+            "path": self.path,
+            "runs": self.runs,
+            "interrupted": self.interrupted,
+            "unknown": self.unknown,
+            "applied": self.applied,
+        }
         return {**found, "endings": dict(self.endings), "faults": dict(Counter(fault.split(": ")[1] for fault in self.faults))}
 
 
@@ -370,7 +381,7 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
             value = interruption.call(path.go, run)
         except Refused:
             said = "Refused"
-        except BaseException as error:  # noqa: BLE001 - what it is, is what is judged
+        except BaseException as error:
             said = type(error).__name__
             is_unknown = says_commit(error)
             if path.connects and shows_token(error):
@@ -399,7 +410,7 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
     try:
         with limited():
             found = path.ask(run)
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:
         figures.fault(POISONED, repr(error), raised)
         return False
     if found != run:

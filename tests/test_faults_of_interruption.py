@@ -16,11 +16,13 @@ import time
 import traceback
 from contextlib import closing, contextmanager, suppress
 
+import pg8000.dbapi
 import pytest
 import sqlalchemy
 import trustme
+from tests.hostile import ENDPOINT, GREETING, Keys, Message, answers, auth, complete, failed, ready
+from tests.promises import shows_token
 
-import pg8000.dbapi
 from dsql_lambda import (
     CommitOutcomeUnknown,
     ConnectError,
@@ -39,8 +41,6 @@ from dsql_lambda import (
     run_transaction,
     with_dsql_transaction,
 )
-from tests.hostile import ENDPOINT, GREETING, Keys, Message, answers, auth, complete, failed, ready
-from tests.promises import shows_token
 
 
 class Timeout(Exception):
@@ -88,13 +88,14 @@ def still_works(source):
 def test_an_alarm_while_commit_is_sent_leaves_its_outcome_open(dsql, source, alarm, monkeypatch, is_taken):
     """Nobody knows how far it came: `CommitOutcomeUnknown` from the alarm, never another attempt."""
     send = ssl.SSLSocket.send
-    rung = []
+    rung: list[bool] = []
 
     def interrupted(self, data, flags=0):
         is_commit = b"COMMIT" in data and not rung
         count = send(self, data, flags) if is_taken or not is_commit else 0
         if is_commit:
-            rung.append(time.sleep(0.05))  # the server is done
+            rung.append(True)
+            time.sleep(0.05)  # the server is done
             signal.raise_signal(signal.SIGALRM)
         return count
 
@@ -132,10 +133,15 @@ def test_the_users_own_timeout_reaches_the_user(dsql, source, alarm):
     """It comes while an answer is awaited: no lost connection, no second run."""
     dsql.delay(2000)
     runs = []
+
+    def slow(tx):
+        runs.append(tx.attempt)
+        return tx.run("SELECT 7")
+
     begun = time.monotonic()
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     with pytest.raises(Timeout):
-        run_transaction(lambda tx: runs.append(1) or tx.run("SELECT 7"), source=source)
+        run_transaction(slow, source=source)
     assert time.monotonic() - begun < 1
     assert runs == [1]
     dsql.clear_faults()
@@ -212,7 +218,7 @@ def test_commits_tag_is_a_success_whatever_follows_it():
         send(*answered("BEGIN"), *answered("INSERT 0 1"), *answered("COMMIT"), fatal)
 
     with scripted(conversation) as options, connect(options) as connection:
-        assert run_transaction(lambda tx: tx.defer("INSERT INTO t VALUES (1)") or "done", source=connection, timeout=3) == "done"
+        assert run_transaction(add, source=connection, timeout=3) == 1
 
 
 def test_a_statement_above_the_servers_limit_is_its_error_once(source):
@@ -235,7 +241,14 @@ def test_a_statement_above_the_servers_limit_is_its_error_once(source):
 
 @pytest.mark.parametrize(
     "sent",
-    [Message(b"N", b"", 0xFFFFFFFF), Message(b"N", b"", 3), Message(b"T", b"", 1 << 30), Message(b"~", b"x"), auth(5, b"salt"), auth(10, b"SCRAM-SHA-256\0\0")],
+    [
+        Message(b"N", b"", 0xFFFFFFFF),
+        Message(b"N", b"", 3),
+        Message(b"T", b"", 1 << 30),
+        Message(b"~", b"x"),
+        auth(5, b"salt"),
+        auth(10, b"SCRAM-SHA-256\0\0"),
+    ],
     ids=["length -1", "length 3", "a gibibyte", "unknown type", "MD5", "SCRAM"],
 )
 def test_a_server_that_breaks_the_protocol_is_refused_at_once(sent):
@@ -552,7 +565,7 @@ def test_a_logger_adapter_keeps_the_fields(dsql, options):
     try:
         for each in (logger, logging.LoggerAdapter(logger, {"tenant": "a"})):
             dsql.conflict_next(1)
-            with_dsql_transaction(lambda tx: add(tx), options=options, logger=each)()
+            with_dsql_transaction(options=options, logger=each)(add)()
     finally:
         logger.removeHandler(handler)
     assert [record.occ_type for record in seen] == ["data", "data"]

@@ -1,10 +1,10 @@
-"""A server that breaks the protocol, by seed: no hang, no foreign error, no token in any frame, no memory. See `tests.hostile`."""
+"""A server that breaks the protocol, by seed: no hang, no foreign error, no token in any frame, no memory (`tests.hostile`)."""
 
 import pytest
-
-from dsql_lambda import InterfaceError, ProtocolError
 from tests.campaigns import figures_of
 from tests.hostile import Conversation
+
+from dsql_lambda import InterfaceError, ProtocolError
 
 MORE_MEMORY_MIB = 64
 

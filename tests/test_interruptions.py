@@ -1,12 +1,11 @@
 """An exception at any bytecode breaks no promise: `tests.interruptions` raises one at each.
 
-All positions of the commit path (a warm handler that writes); some of every other path. `make interruptions` goes through all of them.
+All positions of the commit path (a warm handler that writes), some of every other path. `make interruptions` goes through all.
 """
 
 import contextlib
 
 import pytest
-
 from tests.campaigns import figures_of
 from tests.interruptions import KINDS, Stepper
 from tests.promises import PATHS, Alarm
@@ -35,7 +34,7 @@ def test_some_bytecodes_of_every_path():
 @pytest.mark.parametrize("kind", KINDS.values())
 def test_the_stepper_raises_once_at_each_position(kind):
     """Of the standard library's code too; what it counts is the same each time."""
-    done = []
+    done: list[int] = []
 
     def work(run):
         with contextlib.suppress(LookupError), contextlib.ExitStack() as stack:
