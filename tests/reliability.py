@@ -118,7 +118,7 @@ The latest call that was cut ended {late:.0f} ms after its deadline.
 
 {conversations:,} conversations, {faults} faults. A fault is an error that is not the package's, the token in a local
 variable of any frame of a traceback, a value without COMMIT's tag, another statement's answer, or an end more than {grace:g} s
-after the limit of {limit:g} s. The longest ended {longest:.0f} ms after its limit, and the client's memory grew by {memory:.0f} MiB.
+after the limit of {limit:g} s. The longest ended {longest:.0f} ms after its limit; the client's memory grew by {memory:.0f} MiB.
 
 {endings}
 """
