@@ -18,7 +18,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from dsql_lambda import ConnectOptions
-from dsql_local import LocalDsql
 
 ROOT = Path(__file__).parents[1]
 SESSIONS = (
@@ -91,6 +90,8 @@ class Apart:
 
 
 def _serve() -> None:
+    from dsql_local import LocalDsql
+
     with LocalDsql() as dsql:
         for line in sys.stdin:
             name, arguments, more = json.loads(line)

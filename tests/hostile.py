@@ -478,7 +478,7 @@ def _rows(tx: Any) -> int:
 
 def _stream(tx: Any) -> int:
     stream = tx.stream("SELECT a, b FROM t")
-    next(stream)
+    next(stream, None)
     stream.close()
     tx.run("INSERT INTO t VALUES (1)")
     return 1

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from tests.campaigns import figures_of
 from tests.interruptions import KINDS, Stepper
-from tests.promises import PATHS, Alarm
+from tests.promises import PATHS, Alarm, shows_token
 
 
 def test_every_bytecode_of_the_commit_path():
@@ -29,6 +29,12 @@ def test_some_bytecodes_of_every_path():
     found = figures_of(*(f"tests.interruptions {' '.join(half)} --every 151 --first 76" for half in (names[::2], names[1::2])))
     assert sorted(each["path"] for each in found) == sorted(names)
     assert all(each["interrupted"] > 0 for each in found)
+
+
+def test_a_fork_at_some_bytecodes():
+    """The child unwinds and ends; the parent neither loses its session nor anything that it commits."""
+    found = figures_of(*(f"tests.interruptions {names} --kind fork --every 199" for names in ("write cold", "read pool")))
+    assert all(each["runs"] > 10 for each in found)
 
 
 @pytest.mark.parametrize("kind", KINDS.values())
@@ -56,3 +62,22 @@ def test_the_stepper_raises_once_at_each_position(kind):
         stepper.at(counts[-1] + 1, kind)
         assert stepper.call(work, 3) == 3
         assert stepper.raised is None
+
+
+def test_a_token_in_a_frame_is_seen():
+    """In a local variable of any frame of the traceback, or of those of a cause's."""
+
+    def sign(is_shown):
+        token = "cluster?X-Amz-Signature=0" if is_shown else "none"
+        raise ValueError(len(token))
+
+    def connect(is_shown):
+        try:
+            sign(is_shown)
+        except ValueError as error:
+            raise OSError from error
+
+    for is_shown in (True, False):
+        with pytest.raises(OSError) as caught:
+            connect(is_shown)
+        assert shows_token(caught.value) is is_shown
