@@ -23,7 +23,7 @@ from .session import Session
 class Claim:
     """One user of one connection at a time: a running transaction, by the frame that runs it."""
 
-    def __init__(self, frame: FrameType) -> None:
+    def __init__(self, frame: FrameType | None) -> None:
         self.evidence = Evidence()
         """What the present attempt is judged by."""
         self.place: Place | None = None
@@ -53,7 +53,7 @@ class Lease(Claim):
     """A user without a frame of its own: a block, or whoever called `Pool.acquire`. It counts while its object lives."""
 
     def __init__(self, user: object) -> None:
-        super().__init__(sys._getframe())
+        super().__init__(None)  # a frame would keep the user alive
         self.has_ended = False
         """Was it given back, though perhaps not to the end?"""
         self._user = weakref.ref(user)

@@ -124,17 +124,23 @@ class Pool:
     def acquire(self, deadline_at: float = NEVER) -> Connection:
         """A connection, to be given back by `release` or at the end of a `with` block. Raises as `connection` does."""
         claim = Claim(sys._getframe())
+        lease: Lease | None = None
+        session: Session | None = None
         try:
             session = self._checkout(claim, deadline_at)
             connection: Connection = session.connection
+            lease = Lease(connection)
             place = claim.place
             if place is not None:
-                lease = Lease(connection)
                 self._lent[id(connection)] = lease
                 connection._give_back = self.release
                 place.session = None  # who dropped the connection without giving it back has no claim any more
                 place.hand_over(lease)
         except BaseException:
+            if session is not None:
+                session.abandon()
+            if lease is not None:
+                lease.abandon()
             claim.abandon()
             raise
         return connection
@@ -151,6 +157,7 @@ class Pool:
             connection._give_back = None
             self._checkin(lease, "")
         except BaseException:
+            connection._session.abandon()
             lease.abandon()
             raise
 
