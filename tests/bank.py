@@ -8,7 +8,7 @@ Prints its figures as one line of JSON, and ends with 1 if a promise did not hol
     histories     hold no lost update (`tests.history`)
 
 The faults: cuts at the protocol's messages and at random bytes (through a proxy), refusals (08006, 53300, 53400), expired tokens,
-XX000, OC000, OC001, restarts, delays, processes that are frozen, and alarms whose handler raises.
+XX000, OC000, OC001, restarts, delays, processes that are frozen, killed or forked, and alarms whose handler raises.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.history import Change, faults_in
 
@@ -79,7 +79,7 @@ def deliverers(seed: int, number: int, accounts: int) -> list[int]:
     return dice.choices(range(WORKERS), k=dice.randint(1, MOST_DELIVERIES))
 
 
-def work(number: int, seed: int, accounts: int, path: str) -> None:
+def work(number: int, seed: int, accounts: int, path: str, first: int) -> None:
     """Deliver one's events until the time is over; a failed delivery is repeated, as Lambda does."""
     signal.signal(signal.SIGALRM, alarm)
     dice = random.Random(seed * WORKERS + number)
@@ -87,11 +87,17 @@ def work(number: int, seed: int, accounts: int, path: str) -> None:
         with_dsql_transaction(idempotency=Idempotency(key="key", lookup=lookup, scope="bank"))(transfer)
         for lookup in ("first", "ride")
     ]
-    with Path(path).open("w") as file:
+    with Path(path).open("a", buffering=1) as file:
         until = float(sys.stdin.readline())  # all begin at once
-        event_number = 0
+        event_number = first
         while time.time() < until:
             event_number += 1
+            if dice.random() < 0.01 and os.fork() == 0:  # the child must leave its parent's connection alone
+                try:
+                    ours = by_lookup[0](event_of(seed, event_number, accounts), LambdaContext(timeout=30))
+                    file.write(json.dumps({"key": ours["key"], "answer": ours, "forked": True}) + "\n")
+                finally:
+                    os._exit(0)
             for _ in range(deliverers(seed, event_number, accounts).count(number)):
                 event = event_of(seed, event_number, accounts)
                 for _ in range(MOST_TRIES):
@@ -110,6 +116,61 @@ def work(number: int, seed: int, accounts: int, path: str) -> None:
                         continue
                     file.write(json.dumps({"key": event["key"], "answer": answer}) + "\n")
                     break
+
+
+class Crew:
+    """The workers, each a process; one that was killed is started again where it was."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], folder: Path, log: IO[bytes]) -> None:
+        self._command, self._environment, self._log = command, environment, log
+        self.paths = [folder / str(number) for number in range(WORKERS)]
+        self._until = 0.0
+        self.processes = [self._start(number) for number in range(WORKERS)]
+
+    def _start(self, number: int) -> subprocess.Popen[bytes]:
+        path = self.paths[number]
+        keys = [json.loads(line)["key"] for line in path.read_text().splitlines()] if path.exists() else []
+        first = int(keys[-1].partition("-")[2]) - 1 if keys else 0
+        arguments = ["--worker", str(number), "--path", str(path), "--first", str(first)]
+        return subprocess.Popen(
+            [*self._command, *arguments], env=self._environment, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log
+        )
+
+    def begin(self, seconds: float) -> float:
+        """Let all of them begin, once all are there, and return the moment until which they work."""
+        while not all(path.exists() for path in self.paths) and all(process.poll() is None for process in self.processes):
+            time.sleep(0.05)
+        self._until = time.time() + seconds
+        for process in self.processes:
+            self._tell(process)
+        return self._until
+
+    def _tell(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        with process.stdin as pipe:
+            pipe.write(f"{self._until}\n".encode())
+
+    def kill(self, number: int) -> None:
+        """End one wherever it is, and start another in its place."""
+        self.processes[number].kill()
+        self.processes[number].wait()
+        self.processes[number] = self._start(number)
+        self._tell(self.processes[number])
+
+    def freeze(self, number: int, seconds: float) -> None:
+        """Stop one, and let it go on."""
+        self.processes[number].send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.processes[number].send_signal(signal.SIGCONT)
+
+    def end(self) -> list[int]:
+        """Wait for all, and return their exit codes."""
+        return [process.wait(timeout=180) for process in self.processes]
+
+    def kill_all(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
 
 
 # The rain.
@@ -181,7 +242,7 @@ class Proxy:
         self._loop.close()
 
 
-def rain(dsql: LocalDsql, workers: list[subprocess.Popen[bytes]], until: float, seed: int, injected: Counter[str]) -> None:
+def rain(dsql: LocalDsql, crew: Crew, until: float, seed: int, injected: Counter[str]) -> None:
     """One fault after the other."""
     dice = random.Random(seed)
     cut_points: list[Any] = [
@@ -195,7 +256,7 @@ def rain(dsql: LocalDsql, workers: list[subprocess.Popen[bytes]], until: float, 
         "after-reply",
     ]
     often = ["cut"] * 5 + ["lost commit"] * 5 + ["conflict"] * 4 + ["unavailable"] * 3 + ["refuse", "schema"]
-    rarely = ["expire", "delay", "close", "restart", "freeze"]  # each concerns every connection, or takes long
+    rarely = ["expire", "delay", "close", "restart", "freeze", "kill", "kill"]  # each concerns every connection, or takes long
     while time.time() < until:
         time.sleep(0.02)
         if len(dsql.faults_waiting) >= MOST_WAITING:
@@ -222,12 +283,10 @@ def rain(dsql: LocalDsql, workers: list[subprocess.Popen[bytes]], until: float, 
             dsql.close_connections(dice.choice(["fin", "rst"]))
         elif kind == "restart":
             dsql.restart(0.05)
+        elif kind == "kill":
+            crew.kill(dice.randrange(WORKERS))
         else:
-            process = dice.choice(workers)
-            if process.poll() is None:
-                process.send_signal(signal.SIGSTOP)
-                time.sleep(0.3)
-                process.send_signal(signal.SIGCONT)
+            crew.freeze(dice.randrange(WORKERS), 0.3)
 
 
 # The campaign.
@@ -244,35 +303,19 @@ def run(dsql: LocalDsql, accounts: int, seconds: float, seed: int) -> tuple[dict
     injected: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tests.bank", "--seed", str(seed), "--accounts", str(accounts)]
-        paths = [Path(folder) / str(number) for number in range(WORKERS)]
         with (Path(folder) / "log").open("wb") as log:
-            workers = [
-                subprocess.Popen(
-                    [*command, "--worker", str(number), "--path", str(path)],
-                    env=environment,
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=log,
-                )
-                for number, path in enumerate(paths)
-            ]
+            crew = Crew(command, environment, Path(folder), log)
             try:
-                while not all(path.exists() for path in paths) and all(process.poll() is None for process in workers):
-                    time.sleep(0.05)
-                until = time.time() + seconds
-                for process in workers:
-                    tell(process, f"{until}\n")
-                rain(dsql, workers, until, seed, injected)
+                rain(dsql, crew, crew.begin(seconds), seed, injected)
                 dsql.clear_faults()
-                codes = [process.wait(timeout=180) for process in workers]
+                codes = crew.end()
             finally:
-                for process in workers:
-                    process.kill()
-                    process.wait()
+                crew.kill_all()
         proxy.close()
-        lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+        lines = [json.loads(line) for path in crew.paths for line in path.read_text().splitlines()]
         said = (Path(folder) / "log").read_text(errors="replace")
     injected["byte"] = proxy.cuts
+    injected["fork"] = sum("forked" in line for line in lines)
     errors = Counter(line["error"] for line in lines if "error" in line)
     figures, faults = judge(dsql, accounts, [line for line in lines if "answer" in line])
     if any(codes):
@@ -312,21 +355,15 @@ def judge(dsql: LocalDsql, accounts: int, answers: list[dict[str, Any]]) -> tupl
     return figures, faults
 
 
-def tell(process: subprocess.Popen[bytes], line: str) -> None:
-    assert process.stdin is not None
-    with process.stdin as pipe:
-        pipe.write(line.encode())
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="A bank in the rain.")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
-    for name, kind in (("accounts", int), ("worker", int), ("path", str)):
+    for name, kind in (("accounts", int), ("worker", int), ("path", str), ("first", int)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker is not None:
-        work(given.worker, given.seed, given.accounts, given.path)
+        work(given.worker, given.seed, given.accounts, given.path, given.first)
         return 0
     has_failed = False
     with LocalDsql() as dsql:
