@@ -11,6 +11,7 @@ from dsql_lambda import (
     Connection,
     ConnectOptions,
     DatabaseError,
+    Idempotency,
     OCCConflict,
     OCCRetryConfig,
     OCCRetryExhausted,
@@ -74,6 +75,10 @@ def everything_else() -> None:
     assert_type(options.token(), Token)
     assert_type(options.token(at=0.0).expires_at, float)
     assert_type(cached_connection(), Connection)
+    once = Idempotency(key="id", ttl_seconds=60, lookup="ride")
+    assert_type(once.replace(caller=lambda event: event["who"]), Idempotency)
+    assert_type(run_transaction(lambda tx: tx.attempt, idempotency=once, event={"id": 1}), int)
+    assert_type(with_dsql_transaction(idempotency=once)(lambda event, tx: "x")({}), str)
     with connect(options) as connection:
         assert_type(connection, Connection)
         assert_type(connection.transaction_with_retry(lambda tx: tx.attempt), int)
