@@ -8,12 +8,12 @@ SHELL := /bin/bash
 	cuts reliability lint types validate check pins clean
 MAKEFLAGS += --no-print-directory
 
-# make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>
+# make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>  RUNTIME=<python3.x>
 VIA ?= auto
 FUNCTION ?= TransferFunction
 EVENT ?= events/transfer.json
 CONFLICTS ?= 0
-# make deploy, make setup-database: STACK=<name>  RUNTIME=<python3.x>  PARAMETERS="<Name>=<value> …"
+# make deploy: STACK=<name>  RUNTIME=<python3.x>  PARAMETERS="<Name>=<value> …"  make setup-database: STACK=<name>
 STACK ?= dsql-lambda
 RUNTIME ?= python3.13
 PARAMETERS ?=
@@ -66,9 +66,10 @@ endef
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
-invoke: ## run a function with the layer on a local DSQL (VIA= FUNCTION= EVENT= CONFLICTS=)
+invoke: ## run a function with the layer on a local DSQL (VIA= FUNCTION= EVENT= CONFLICTS= RUNTIME=)
 	@[ -x "$(PYTHON)" ] && found="$(PYTHON)" || { $(FIND_PYTHON); }; \
-	set -- --function '$(FUNCTION)' --event '$(EVENT)' --conflicts '$(CONFLICTS)'; \
+	set -- --function '$(FUNCTION)' --event '$(EVENT)' --conflicts '$(CONFLICTS)' \
+		$(if $(filter command,$(origin RUNTIME)),--runtime '$(RUNTIME)'); \
 	via=$$("$$found" local/dsql_local/cli/arguments.py --via '$(VIA)' "$$@"); \
 	$(MAKE) --silent $(VENV)/.ready-$$via; \
 	exec "$(PYTHON)" -m dsql_local invoke --via "$$via" "$$@"
@@ -82,7 +83,7 @@ build: $(READY_SAM) ## build the layer and the functions, and print the layer's 
 	done
 
 deploy: $(READY) ## build for RUNTIME, and deploy the stack STACK with sam (RUNTIME= STACK= PARAMETERS=)
-	@RUNTIMES='$(RUNTIME:python%=%)' "$(PYTHON)" -m samcli build --parameter-overrides Runtime='$(RUNTIME)' $(PARAMETERS)
+	@RUNTIMES='$(RUNTIME:python%=%)' "$(PYTHON)" -m samcli build --no-cached --parameter-overrides Runtime='$(RUNTIME)' $(PARAMETERS)
 	@exec "$(PYTHON)" -m samcli deploy --stack-name '$(STACK)' --parameter-overrides Runtime='$(RUNTIME)' $(PARAMETERS)
 
 setup-database: $(READY) ## create the function's database role, map it to its IAM role, apply the schema (STACK= ARGS=)
@@ -93,6 +94,9 @@ deploy-check: $(READY) $(VENV)/.ministack ## deploy the stack on an AWS emulator
 
 test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 and REQUIRE_PG8000_SUITE=1 make what they name fail instead of skip (ARGS=)
 	@exec "$(PYTHON)" -m pytest $(ARGS)
+
+test-in-image: $(READY) ## run the core's tests in Lambda's image of RUNTIME, such as python3.14, which Docker has (RUNTIME= ARGS=)
+	@exec .ci/test-in-image '$(RUNTIME:python%=%)' $(ARGS)
 
 LAYER := $(CURDIR)/.aws-sam/test-layer
 # They read the sources, start programs with a path of their own, or take minutes.

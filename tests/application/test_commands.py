@@ -113,6 +113,8 @@ def test_the_transfer_is_invoked(project: Path, temporary: Path) -> None:
         (["--via", "lambda"], "via is 'lambda': it must be auto, sam or rie"),
         (["--project", "docs"], "template.yaml can't be read: No such file or directory"),
         (["--functoin", "TransferFunction"], "unrecognized arguments: --functoin"),
+        (["--runtime", "3.14"], "runtime is '3.14': it must be one of Lambda's, such as python3.14"),
+        (["--runtime", "python3.14", "--via", "rie"], "the emulator alone runs this machine's Python"),
     ],
 )
 def test_a_mistaken_argument_is_one_line(arguments: list[str], reason: str, temporary: Path) -> None:
@@ -227,15 +229,19 @@ def own_containers(docker: Any, temporary: Path, tmp_path: Path, project: Path) 
     return own_containers
 
 
-def test_sam_local_invokes_the_transfer(own_containers: Containers, project: Path, temporary: Path) -> None:
+@pytest.mark.parametrize(("chosen", "runtime"), [([], "python3.13"), (["--runtime", "python3.14"], "python3.14")])
+def test_sam_local_invokes_the_transfer(
+    own_containers: Containers, project: Path, temporary: Path, chosen: list[str], runtime: str
+) -> None:
     """The same through `sam local invoke` in Docker: conflicts, log lines, response, and no container stays."""
-    arguments = command("--via", "sam", "--conflicts", "2", "--project", str(project))
+    arguments = command("--via", "sam", "--conflicts", "2", "--project", str(project), *chosen)
     done = subprocess.run(arguments, cwd=ROOT, env=surroundings(temporary), check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     response = json.loads(done.stdout)
     assert json.loads(response["body"]) == {"balances": {"alice": 97_500, "bob": 27_500}}
     records = [json.loads(line) for line in done.stderr.splitlines() if '"message":"OCC conflict, retrying"' in line]
     assert [(record["occ_type"], record["occ_code"]) for record in records] == [("data", "OC000")] * 2
+    assert f"Invoking app.lambda_handler ({runtime})" in done.stderr
     assert own_containers() == set()
     assert list(temporary.iterdir()) == []
 

@@ -34,6 +34,7 @@ class Arguments:
     payload: Any
     conflicts: int
     via: str
+    runtime: str
     project: Path
 
 
@@ -49,10 +50,13 @@ def parse(argv: Sequence[str]) -> Arguments:
     parser.add_argument("--event", type=Path, default=Path("events/transfer.json"), help="a JSON file (default: %(default)s)")
     parser.add_argument("--conflicts", default="0", metavar="N", help="fail the first N COMMITs with OC000")
     parser.add_argument("--via", default="auto", help="sam (sam local invoke), rie (the emulator alone), or auto")
+    parser.add_argument("--runtime", default="", help="python3.14, say, instead of the template's; only by sam")
     parser.add_argument("--project", type=Path, default=Path(), help="the folder of template.yaml (default: this one)")
     given = parser.parse_args(argv)
     if not re.fullmatch("[0-9]{1,6}", given.conflicts):
         raise ArgumentError(f"conflicts is {given.conflicts!r}: it must be a whole number, 0 or more")
+    if not re.fullmatch(r"(python3\.[0-9]{2})?", given.runtime):
+        raise ArgumentError(f"runtime is {given.runtime!r}: it must be one of Lambda's, such as python3.14")
     project = given.project.resolve()
     _check_function(project / "template.yaml", given.function)
     return Arguments(
@@ -60,7 +64,8 @@ def parse(argv: Sequence[str]) -> Arguments:
         event=given.event.resolve(),
         payload=_read_event(given.event),
         conflicts=int(given.conflicts),
-        via=_way(given.via),
+        via=_way(given.via, given.runtime),
+        runtime=given.runtime,
         project=project,
     )
 
@@ -85,14 +90,18 @@ def _read_event(path: Path) -> Any:
         raise ArgumentError(f"the event {path} is not JSON: {error}") from error
 
 
-def _way(via: str) -> str:
+def _way(via: str, runtime: str) -> str:
     if via not in {"auto", "sam", "rie"}:
         raise ArgumentError(f"via is {via!r}: it must be auto, sam or rie")
     if via == "rie":
+        if runtime:
+            raise ArgumentError(
+                f"runtime is {runtime!r}: the emulator alone runs this machine's Python; leave it out, or use VIA=sam"
+            )
         return via
     answers = _docker_answers(os.environ.get("DOCKER_HOST") or f"unix://{DOCKER_SOCKET}")
-    if via == "sam" and not answers:
-        raise ArgumentError("no Docker engine answers; start one, or invoke with VIA=rie")
+    if (via == "sam" or runtime) and not answers:
+        raise ArgumentError("no Docker engine answers; start one, or invoke with VIA=rie and without RUNTIME=")
     return "sam" if answers else "rie"
 
 

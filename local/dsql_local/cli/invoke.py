@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
 
 
 def _run(arguments: Arguments) -> Invocation:
-    source = read_function(arguments.project / "template.yaml", arguments.function)
+    chosen = {"Runtime": arguments.runtime} if arguments.runtime else {}
+    source = read_function(arguments.project / "template.yaml", arguments.function, chosen)
     with LocalDsql() as dsql:
         _step(f"a local DSQL serves {dsql.endpoint} on 127.0.0.1:{dsql.port}")
         run = _through_sam if arguments.via == "sam" else _through_emulator
@@ -49,10 +50,10 @@ def _run(arguments: Arguments) -> Invocation:
 
 def _through_sam(arguments: Arguments, source: Function, dsql: LocalDsql) -> Invocation:
     _step("sam build (cached)")
-    sam_cli.build(arguments.project)
+    sam_cli.build(arguments.project, arguments.runtime)
     _prepare(dsql, source, arguments.conflicts)
     _step(f"sam local invoke {source.name} -e {arguments.event.name}")
-    return sam_cli.local_invoke(arguments.project, source.name, arguments.event, dsql.environment)
+    return sam_cli.local_invoke(arguments.project, source.name, arguments.event, dsql.environment, arguments.runtime)
 
 
 def _through_emulator(arguments: Arguments, source: Function, dsql: LocalDsql) -> Invocation:

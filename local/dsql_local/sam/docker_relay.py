@@ -28,11 +28,11 @@ class RelayError(Exception):
 class DockerRelay:
     """From `__enter__` to `__exit__`, containers on the bridge reach `127.0.0.1:port` at `host` and `PORT`.
 
-    `engine` is a docker-py client. `image` must be present and have Python in /var/lang/bin, as Lambda's images do.
+    `engine` is a docker-py client. `image` must be present, and `python` is the path of its interpreter.
     """
 
-    def __init__(self, engine: Any, image: str, port: int) -> None:
-        self._engine, self._image, self._target = engine, image, port
+    def __init__(self, engine: Any, image: str, port: int, *, python: str) -> None:
+        self._engine, self._image, self._target, self._python = engine, image, port, python
         self._folder = tempfile.TemporaryDirectory(prefix="dsql-relay-")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dsql-relay", daemon=True)
@@ -51,7 +51,7 @@ class DockerRelay:
             with deferred():
                 self._container = self._engine.containers.run(
                     self._image,
-                    entrypoint=["/var/lang/bin/python3.13"],
+                    entrypoint=[self._python],
                     command=["-c", Path(__file__).read_text(encoding="utf-8"), "/relay/socket"],
                     volumes={self._folder.name: {"bind": "/relay", "mode": "rw"}},
                     working_dir="/",

@@ -22,8 +22,7 @@ from .rie import MARKERS, Invocation, is_error
 __all__ = ["SamError", "build", "docker_engine", "local_invoke", "reachable_port"]
 
 ARCHITECTURE = "arm64" if platform.machine().lower() in {"arm64", "aarch64"} else "x86_64"
-IMAGE = f"public.ecr.aws/lambda/python:3.13-{ARCHITECTURE}"  # the image in which SAM runs the functions
-PARAMETERS = ("--parameter-overrides", f"Architecture={ARCHITECTURE}")  # avoids an emulated image
+DEFAULT_RUNTIME = "python3.13"  # its image has the relay's Python, whatever the functions run on
 SAM = (sys.executable, "-m", "samcli")
 OWN = Path(".aws-sam", "invoke")  # what it builds has bytecode for this machine's interpreter, and is never deployed
 NO_SERVICE = "http://127.0.0.1:1"  # refuses at once
@@ -33,28 +32,35 @@ class SamError(Exception):
     """A command failed or cannot run; the message says what to do."""
 
 
-def build(project: Path) -> Path:
-    """`sam build`, quietly; the template that it made. Its output is the error's text when it fails."""
-    command = [*SAM, "build", "--build-dir", str(OWN / "build"), "--cached", "--cache-dir", str(OWN / "cache"), *PARAMETERS]
+def build(project: Path, runtime: str = "") -> Path:
+    """`sam build`, quietly; the template that it made. Its output is the error's text when it fails.
+
+    `runtime` is the value of the template's parameter Runtime, such as python3.14; empty leaves it at its default.
+    """
+    folder = OWN / runtime
+    command = [*SAM, "build", "--build-dir", str(folder / "build"), "--cached", "--cache-dir", str(folder / "cache")]
+    command += _parameters(runtime)
     with tempfile.TemporaryFile("w+") as output:
-        with running(command, project, _environment(project, {}), stdout=output, stderr=output) as sam:
+        runtimes = {"RUNTIMES": runtime.removeprefix("python")} if runtime else {}
+        with running(command, project, {**_environment(project, {}), **runtimes}, stdout=output, stderr=output) as sam:
             status = sam.wait()
         if status != 0:
             output.seek(0)
             raise SamError(f"sam build failed.\n{output.read().rstrip()}")
-    return project / OWN / "build" / "template.yaml"
+    return project / folder / "build" / "template.yaml"
 
 
-def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, str]) -> Invocation:
+def local_invoke(project: Path, name: str, event: Path, variables: Mapping[str, str], runtime: str = "") -> Invocation:
     """Run `sam local invoke` with these variables, and show what SAM and the function write.
 
     SAM takes every variable that the template declares from its environment, so no file of variables is needed.
     """
-    template = str(OWN / "build" / "template.yaml")
-    command = [*SAM, "local", "invoke", name, "--template", template, "--event", str(event), "--skip-pull-image", *PARAMETERS]
+    template = str(OWN / runtime / "build" / "template.yaml")
+    command = [*SAM, "local", "invoke", name, "--template", template, "--event", str(event), "--skip-pull-image"]
+    command += _parameters(runtime)
     lines: list[str] = []
     with (
-        reachable_port(int(variables["DSQL_PORT"])) as address,
+        reachable_port(int(variables["DSQL_PORT"]), runtime or DEFAULT_RUNTIME) as address,
         tempfile.TemporaryDirectory(prefix="dsql-sam-") as temporary,  # SAM leaves a file in it
         tempfile.TemporaryFile("w+") as output,
         _container_removed(address),
@@ -91,6 +97,11 @@ def docker_engine() -> Any | None:
     return client
 
 
+def _parameters(runtime: str) -> list[str]:
+    """An image of this machine's architecture needs no emulation."""
+    return ["--parameter-overrides", f"Architecture={ARCHITECTURE}", *([f"Runtime={runtime}"] if runtime else [])]
+
+
 def _environment(project: Path, local: Mapping[str, str]) -> dict[str, str]:
     """The environment of a command: the local DSQL's variables, and nothing of the caller's own AWS session."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "DSQL_", "CLUSTER_ENDPOINT"))}
@@ -111,20 +122,21 @@ def _environment(project: Path, local: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def reachable_port(port: int) -> Iterator[dict[str, str]]:
-    """The variables with which a container reaches this machine's 127.0.0.1:port."""
+def reachable_port(port: int, runtime: str = DEFAULT_RUNTIME) -> Iterator[dict[str, str]]:
+    """The variables with which a container reaches this machine's 127.0.0.1:port. The relay runs in the runtime's image."""
     engine = docker_engine()
     assert engine is not None  # noqa: S101 - the caller has checked it
     if sys.platform != "linux" or engine.info().get("OperatingSystem") == "Docker Desktop":
         yield {"DSQL_HOSTADDR": "host.docker.internal", "DSQL_PORT": str(port)}
         return
-    if not engine.images.list(filters={"reference": IMAGE}):
-        print(f"    pulling {IMAGE} (only once; this can take minutes)", file=sys.stderr, flush=True)
+    image = f"public.ecr.aws/lambda/python:{runtime.removeprefix('python')}-{ARCHITECTURE}"
+    if not engine.images.list(filters={"reference": image}):
+        print(f"    pulling {image} (only once; this can take minutes)", file=sys.stderr, flush=True)
         try:
-            engine.images.pull(IMAGE)
+            engine.images.pull(image)
         except sys.modules["docker"].errors.DockerException as error:
-            raise SamError(f"the Docker engine could not pull {IMAGE} ({error}); use VIA=rie") from error
-    with DockerRelay(engine, IMAGE, port) as relay:
+            raise SamError(f"the Docker engine could not pull {image} ({error}); use VIA=rie") from error
+    with DockerRelay(engine, image, port, python=f"/var/lang/bin/{runtime}") as relay:
         yield {"DSQL_HOSTADDR": relay.host, "DSQL_PORT": str(PORT)}
 
 
