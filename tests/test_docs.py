@@ -21,8 +21,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 KNOWN = {"python", "py", "sql", "console", "json", "toml"}
 LONGEST_LINE = 140
 TYPED_ELSEWHERE = {"curl", "echo", "export", "psql"}  # tests/application types these commands
-# Pages whose tables have longer lines.
-WIDE = {"benchmarks.md", "how-it-works.md", "local-dsql.md", "values.md"}
+WIDE = {"benchmarks.md"}  # its tables of simulations are as wide as what they compare
 
 
 def blocks(*languages):

@@ -40,7 +40,7 @@ def table(heading):
 def shown(connection, sql, **params):
     """The value's `repr`, or the error's name."""
     try:
-        return repr(connection.run(f"SELECT {sql}", **params)[0][0])
+        return repr(connection.run(f"SELECT {sql}", **params)[0][0]).replace("datetime.datetime", "datetime")
     except DatabaseError:
         return "DatabaseError"
 
