@@ -25,12 +25,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from tests.apart import Apart
 
 from dsql_lambda import (
     CommitOutcomeUnknown,
+    Idempotency,
     OCCRetryConfig,
     Pool,
     TokenError,
@@ -125,6 +126,8 @@ class Path:
     """How often the function runs when nothing comes between."""
     connects = False
     """Does each run open a connection?"""
+    says = False
+    """Does each run log something?"""
 
     def __init__(
         self, name: str, dsql: Apart, function: Callable[..., int] = write, *, conflicts: int = 0, is_cold: bool = False
@@ -134,6 +137,7 @@ class Path:
         self.options = dsql.options(application_name=f"dsql-lambda {name} {next(_numbers)}")
         self.conflicts = conflicts
         self.runs = 1 + conflicts
+        self.says = conflicts > 0
         self.is_cold = self.connects = is_cold
         self.ran = 0
 
@@ -169,6 +173,41 @@ class Path:
     def close(self) -> None:
         """After all."""
         cached_connection(self.options).close()
+
+
+class KeyedPath(Path):
+    """With an idempotency key. `lost` says whether the first COMMIT is lost, and then whether it was applied: it is settled."""
+
+    def __init__(self, name: str, dsql: Apart, *, lookup: Literal["first", "ride"] = "first", lost: bool | None = None) -> None:
+        super().__init__(name, dsql)
+        key = Idempotency(key="@", lookup=lookup, scope=name)
+        dsql.execute(key.create_table())
+        self._lost = lost
+        self.runs = 1 if lost in {None, True} else 2
+        self.says = lost is not None
+
+        @with_dsql_transaction(
+            options=self.options,
+            timeout=30,
+            logger=quiet,
+            retry=OCCRetryConfig(base_delay_ms=0.01, max_delay_ms=0.02),
+            idempotency=key,
+        )
+        def handler(run: int, *, tx: Any) -> int:
+            self.ran += 1
+            return write(tx, run)
+
+        self.go = handler
+
+    def prepare(self) -> None:
+        super().prepare()
+        if self._lost is not None:
+            self.dsql.ask("clear_faults")
+            self.dsql.ask("cut", "after-commit-sent", applied=self._lost)
+
+    def tidy(self) -> None:
+        if self._lost is not None:
+            self.dsql.ask("clear_faults")
 
 
 class ConnectPath(Path):
@@ -300,6 +339,10 @@ PATHS: dict[str, Callable[[Apart], Path]] = {
     "pool": lambda dsql: PoolPath("pool", dsql),
     "pool-cold": lambda dsql: PoolPath("pool-cold", dsql, is_cold=True),
     "lease": lambda dsql: LeasePath("lease", dsql),
+    "keyed": lambda dsql: KeyedPath("keyed", dsql),
+    "keyed-ride": lambda dsql: KeyedPath("keyed-ride", dsql, lookup="ride"),
+    "settled": lambda dsql: KeyedPath("settled", dsql, lost=True),
+    "settled-again": lambda dsql: KeyedPath("settled-again", dsql, lookup="ride", lost=False),
 }
 
 
@@ -399,7 +442,7 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
         figures.interrupted += 1
         figures.endings[said.split()[0] + (" with COMMIT" if is_unknown else "") + (" swallowed" if is_swallowed else "")] += 1
     # A record that can't be made must not fail a transaction, so an `Exception` that comes while one is made is lost with it.
-    is_excused = path.conflicts > 0 and isinstance(raised, Exception)
+    is_excused = path.says and isinstance(raised, Exception)
     if is_swallowed and not _unraisable.pop(raised) and not is_excused:
         figures.fault(SWALLOWED, said, raised)
     if path.ran > path.runs and not interruption.causes:

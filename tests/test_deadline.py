@@ -11,7 +11,8 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, AppSyncR
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
 from dsql_lambda import DeadlineExceeded, Pool, TransactionError, run_transaction, with_dsql_transaction
-from dsql_lambda.lambda_runtime import deadline_after, published_at, remaining_ms
+from dsql_lambda.claim import published_at
+from dsql_lambda.lambda_runtime import deadline_after, remaining_ms
 from dsql_lambda.system import NEVER
 from dsql_local.lambda_context import LambdaContext as LocalContext
 

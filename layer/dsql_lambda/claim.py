@@ -12,18 +12,24 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from contextvars import ContextVar
 from types import FrameType
 from typing import Protocol
 
 from .errors import TransactionError
 from .evidence import Evidence
 from .session import Session
+from .system import NEVER
 
 
 class Claim:
     """One user of one connection at a time: a running transaction, by the frame that runs it."""
 
-    def __init__(self, frame: FrameType | None) -> None:
+    def __init__(self, frame: FrameType | None, *, deadline_at: float = NEVER) -> None:
+        self.deadline_at = deadline_at
+        """The moment that its transaction is to be done by."""
+        self.outer: Claim | None = None
+        """The one whose context it was made in: its transaction waits for this one, in a thread or a task of its own."""
         self.evidence = Evidence()
         """What the present attempt is judged by."""
         self.place: Place | None = None
@@ -125,7 +131,27 @@ def begin(claim: Claim) -> None:
         raise TransactionError(
             "a transaction is running already, and DSQL has no savepoints: pass its tx on to join it, or run this one after it"
         )
+    claim.outer = _published_claim()
+    _published.set(weakref.ref(claim))
     _running.claim = claim
+
+
+_published: ContextVar[weakref.ref[Claim] | None] = ContextVar("dsql_lambda_claim", default=None)
+
+
+def published_at() -> float:
+    """The deadline of the transaction in whose context this code runs, also in a thread or a task; `NEVER` if there is none."""
+    claim = _published_claim()
+    return claim.deadline_at if claim is not None else NEVER
+
+
+def _published_claim() -> Claim | None:
+    """The innermost one that still runs: what is over needs not to be taken back."""
+    reference = _published.get()
+    claim = reference() if reference is not None else None
+    while claim is not None and not claim.is_alive():
+        claim = claim.outer
+    return claim
 
 
 def end() -> None:

@@ -12,8 +12,8 @@ from functools import partial, wraps
 from typing import Any, TypeVar, cast, overload
 
 from .cache import open_at_init, source_for
-from .claim import ConnectionSource
-from .lambda_runtime import Deadline, deadline_after, published, published_at, remaining_ms
+from .claim import ConnectionSource, published_at
+from .lambda_runtime import deadline_after, remaining_ms
 from .options import ConnectOptions
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction
@@ -139,23 +139,17 @@ def with_dsql_transaction(
             once = _once(keys, args, kwargs) if keys is not None else None
             if joined is not None:
                 return call(tx=joined) if once is None else cast("R", once.within(joined, call))
-            deadline = Deadline(min(deadline_after(timeout, remaining_ms(args, kwargs)), published_at()))
-            before = published.set(deadline)
-            try:
-                return run_in_transaction(
-                    call,
-                    source_for(options) if source is None else source,
-                    retry=retry,
-                    deadline_at=deadline.at,
-                    read_only=read_only,
-                    telemetry=telemetry,
-                    by_keyword=by_keyword,
-                    check=response.check if response is not None else None,
-                    once=once,
-                )
-            finally:
-                deadline.is_over()
-                published.reset(before)
+            return run_in_transaction(
+                call,
+                source_for(options) if source is None else source,
+                retry=retry,
+                deadline_at=min(deadline_after(timeout, remaining_ms(args, kwargs)), published_at()),
+                read_only=read_only,
+                telemetry=telemetry,
+                by_keyword=by_keyword,
+                check=response.check if response is not None else None,
+                once=once,
+            )
 
         wrapper.__signature__ = signature  # type: ignore[attr-defined]
         if response is not None:

@@ -11,7 +11,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any, Final
 
 from .checks import check_number
@@ -55,29 +54,6 @@ def deadline_after(
         remaining = remaining_ms / 1000
         seconds = min(seconds, remaining - min(_RESERVE_SECONDS, remaining * _RESERVE_SHARE))
     return NEVER if seconds == NEVER else now() + seconds
-
-
-class Deadline:
-    """The deadline of a decorated function, while it runs."""
-
-    __slots__ = ("at",)
-
-    def __init__(self, at: float) -> None:
-        self.at = at
-
-    def is_over(self) -> None:
-        """The function has returned: what it left behind, in threads and tasks, is bound by it no more."""
-        self.at = NEVER
-
-
-published: ContextVar[Deadline | None] = ContextVar("dsql_lambda_deadline", default=None)
-"""Of the decorated function that is running: for transactions in threads and tasks that it starts with its context."""
-
-
-def published_at() -> float:
-    """The moment to be done by, as an outer decorated function has it."""
-    outer = published.get()
-    return outer.at if outer is not None else NEVER
 
 
 def remaining_ms(arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None) -> float | None:

@@ -52,7 +52,7 @@ def run_in_transaction(
 
     `check` raises for a value that must not be committed. `once` reads and writes the row of an idempotency key.
     """
-    claim = Claim(sys._getframe())
+    claim = Claim(sys._getframe(), deadline_at=deadline_at)
     claims.begin(claim)
     loop = _Loop(retry, deadline_at, telemetry, system, read_only=read_only, by_keyword=by_keyword, check=check, once=once)
     try:
