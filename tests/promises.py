@@ -430,7 +430,9 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
             if path.connects and shows_token(error):
                 figures.fault(TOKEN, said, interruption.raised)
             # What a provider of credentials raised, whatever it is, is the cause of a TokenError.
-            of = error.__cause__ if isinstance(error, (CommitOutcomeUnknown, TokenError)) else error
+            of: BaseException | None = error
+            while isinstance(of, (CommitOutcomeUnknown, TokenError)) and of.__cause__ is not None:
+                of = of.__cause__
             if of is not interruption.raised and not isinstance(error, interruption.causes):
                 figures.fault(HUNG if isinstance(error, Hung) else REPLACED, repr(error), interruption.raised)
         else:
