@@ -82,7 +82,7 @@ build: $(READY_SAM) ## build the layer and the functions, and print the layer's 
 		echo "$$layer: $$size bytes zipped"; \
 	done
 
-deploy: $(READY) ## build for RUNTIME, and deploy the stack STACK with sam (RUNTIME= STACK= PARAMETERS=)
+deploy: $(READY_SAM) ## build for RUNTIME, and deploy the stack STACK with sam (RUNTIME= STACK= PARAMETERS=)
 	@RUNTIMES='$(RUNTIME:python%=%)' "$(PYTHON)" -m samcli build --no-cached --parameter-overrides Runtime='$(RUNTIME)' $(PARAMETERS)
 	@exec "$(PYTHON)" -m samcli deploy --stack-name '$(STACK)' --parameter-overrides Runtime='$(RUNTIME)' $(PARAMETERS)
 

@@ -100,7 +100,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("clone")
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, tracked.split("\0")):
-        if not name.startswith(("tests/", "benchmarks/")) and (ROOT / name).exists():
+        is_left_out = name.startswith(("tests/", "benchmarks/")) and not name.endswith("requirements.txt")
+        if not is_left_out and (ROOT / name).exists():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
     (copy / ".venv").symlink_to(sys.prefix)
