@@ -11,7 +11,6 @@ Every public name is here. Names are looked up when they are first used: each im
 
 from __future__ import annotations
 
-import gc
 import sys
 from importlib import import_module
 
@@ -20,7 +19,8 @@ from .version import __version__
 if sys.version_info < (3, 11):  # noqa: UP036 - a layer can be attached to any runtime
     raise ImportError(f"dsql_lambda needs Python 3.11 or newer, and this is {sys.version.split()[0]}: choose a newer runtime")
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -101,20 +101,9 @@ __all__ = [  # noqa: PLE0604 - the one list of names, made of the table above
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_imported(_MODULE_OF[name]), name)
+    value = getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
     globals()[name] = value
     return value
-
-
-def _imported(name: str) -> Any:
-    """One of the modules. The collector rests meanwhile: it finds nothing, for a thirtieth of the time to the first row."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        return import_module(f".{name}", __name__)
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def __dir__() -> list[str]:

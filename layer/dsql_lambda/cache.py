@@ -13,14 +13,13 @@ from typing import Any
 
 from .claim import Claim, Place
 from .connection import Connection
-from .connector import ConnectionFactory, as_options
+from .connector import MAX_AGE_SECONDS, ConnectionFactory, as_options
 from .errors import TransactionError
 from .lambda_runtime import INIT_SECONDS, connects_at_init
 from .options import ConnectOptions
 from .session import Session
 from .system import NEVER, SYSTEM, System
 
-MAX_AGE_SECONDS = 3300.0  # 55 minutes: DSQL cuts a connection after 60, without an error code
 _AGE_JITTER_SECONDS = 600.0  # so many that 50,000 environments of one age stay below 100 new connections a second
 
 

@@ -21,6 +21,9 @@ from .system import NEVER, SYSTEM, System
 
 C = TypeVar("C", bound=PipelinedConnection)
 
+MAX_AGE_SECONDS = 3300.0
+"""55 minutes: DSQL cuts a connection after 60, without an error code."""
+
 _open: weakref.WeakSet[PipelinedConnection] = weakref.WeakSet()
 
 

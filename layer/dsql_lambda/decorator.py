@@ -9,7 +9,7 @@ import inspect
 import os
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from .cache import open_at_init, source_for
 from .claim import ConnectionSource, published_at
@@ -24,7 +24,6 @@ from .transaction import Transaction
 R = TypeVar("R")
 T = TypeVar("T")
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .idempotency import Idempotency, Keys
     from .once import Once
@@ -116,6 +115,7 @@ def with_dsql_transaction(
 
     def decorate(decorated: Callable[..., R]) -> Callable[..., R]:
         signature, place = _inspected(decorated)
+        behind = _behind(signature, place)
         refuse_idempotent_below(decorated)
         response = Response() if os.environ.get("_HANDLER") else None
         telemetry = Telemetry(decorated, logger=logger)
@@ -126,12 +126,13 @@ def with_dsql_transaction(
         @wraps(decorated)
         def wrapper(*args: Any, **kwargs: Any) -> R:
             joined = kwargs.pop("tx", None)
-            by_keyword = place is None or len(args) <= place
-            call: Callable[..., R] = partial(decorated, *args, **kwargs)
-            if not by_keyword:  # tx stands between positional arguments
+            before, after = args[:place], args[len(args) if place is None else place :]
+            call: Callable[..., R] = partial(decorated, *before, **dict(zip(behind, after, strict=False)), **kwargs)
+            by_keyword = len(after) <= len(behind)
+            if not by_keyword:  # it takes any number of arguments behind tx
 
                 def call(tx: Transaction) -> R:
-                    return decorated(*args[:place], tx, *args[place:], **kwargs)
+                    return decorated(*before, tx, *after, **kwargs)
 
             for each in args:
                 if is_durable(each):
@@ -157,6 +158,12 @@ def with_dsql_transaction(
         return wrapper
 
     return decorate if function is None else decorate(function)
+
+
+def _behind(signature: inspect.Signature, place: int | None) -> list[str]:
+    """The names of the parameters that stand behind `tx` and can be passed by keyword too."""
+    parameters = list(signature.parameters.values())[place:] if place is not None else []
+    return [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
 
 
 def _keys(idempotency: Idempotency | None, function: Callable[..., Any], *, read_only: bool) -> Keys | None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from .driver import converters
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

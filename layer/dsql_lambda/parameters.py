@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from .driver import converters
 from .intervals import write_interval, write_timedelta
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 from .checks import check_number
 from .claim import Claim, Lease, Place
 from .connection import Connection
-from .connector import ConnectionFactory, as_options
+from .connector import MAX_AGE_SECONDS, ConnectionFactory, as_options
 from .errors import ConnectError, DeadlineExceeded
 from .lambda_runtime import is_lambda
 from .options import ConnectOptions
@@ -35,7 +35,6 @@ from .transaction import Transaction
 
 T = TypeVar("T")
 
-_MAX_AGE_SECONDS = 3300.0  # 55 minutes: DSQL cuts a connection after 60, without an error code
 _LONGEST_LIFETIME = 3600.0
 _JITTER = 0.1  # of a lifetime, so that connections of one age are not replaced together
 _KEEPING_SECONDS = 30.0
@@ -83,7 +82,7 @@ class Pool:
         *,
         max_size: int = 10,
         min_size: int = 0,
-        max_lifetime: float = _MAX_AGE_SECONDS,
+        max_lifetime: float = MAX_AGE_SECONDS,
         max_idle: float = 600.0,
         acquire_timeout: float = 30.0,
         system: System = SYSTEM,
@@ -323,10 +322,10 @@ class Pool:
 
     def _pass_on(self, place: Place, claim: Claim) -> None:
         """Give a place to whoever waits longest, or let anybody take it."""
-        while not self._is_closed:
+        while self._waiters and not self._is_closed:
             try:
                 waiter = self._waiters.popleft()
-            except IndexError:
+            except IndexError:  # it has left the queue
                 break
             place.hand_over(waiter.claim)
             waiter.woken.put(None)

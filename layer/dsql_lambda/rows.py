@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from .values import (
     read_bool,
@@ -25,7 +26,6 @@ from .values import (
     read_uuid,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import claim as claims
 from .claim import Claim, ConnectionSource
@@ -26,7 +26,6 @@ from .system import NEVER, SYSTEM, System
 from .telemetry import Telemetry
 from .transaction import Transaction
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .once import Once
 

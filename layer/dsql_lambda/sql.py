@@ -18,12 +18,12 @@ A text without parameters is sent as it is. One that PostgreSQL refuses, as for 
 
 from __future__ import annotations
 
-from _thread import allocate_lock
 from collections.abc import Iterator, Mapping
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from .driver import exceptions
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -122,7 +122,7 @@ class Cache:
         self.most_bytes = most_bytes
         self.held_bytes = 0
         self._queries: dict[str, tuple[Query, int]] = {}
-        self._is_changing = allocate_lock()
+        self._is_changing = Lock()
 
     def __len__(self) -> int:
         return len(self._queries)

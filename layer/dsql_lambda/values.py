@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import date, datetime, time
+from typing import TYPE_CHECKING
 
 from .driver import converters
 from .intervals import read_interval
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
