@@ -220,18 +220,23 @@ class Proxy:
     async def _pump(
         self, source: asyncio.StreamReader, target: asyncio.StreamWriter, budget: list[int], other: asyncio.StreamWriter
     ) -> None:
-        while data := await source.read(16_384):
-            if budget[0] <= len(data):
-                target.write(data[: max(0, budget[0])])
-                self.cuts += 1
-                for each in (target, other):
-                    each.transport.abort()
+        try:
+            while data := await source.read(16_384):
+                if budget[0] <= len(data):
+                    target.write(data[: max(0, budget[0])])
+                    self.cuts += 1
+                    break
+                budget[0] -= len(data)
+                target.write(data)
+                await target.drain()
+            else:
+                target.close()  # the end of the stream, handed on
+                other.close()
                 return
-            budget[0] -= len(data)
-            target.write(data)
-            await target.drain()
-        target.close()
-        other.close()
+        except OSError:
+            pass
+        for each in (target, other):  # a reset, handed on
+            each.transport.abort()
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
