@@ -236,10 +236,13 @@ class Session:
         if "set_config" in text:
             self.has_settings = True
         writers = self.connection.py_types
-        oids = statement.oids or [parameters.oid_of(value, writers) for value in statement.values]
+        given = statement.oids or (None,) * len(statement.values)
+        oids = [
+            parameters.oid_of(value, writers) if oid is None else oid for oid, value in zip(given, statement.values, strict=True)
+        ]
         parse = bytearray(b"\x00" + text.encode(encoding) + b"\x00" + _int16(len(oids)))
         for oid in oids:
-            parse += _int32(0 if oid in {None, -1} else oid)
+            parse += _int32(0 if oid == -1 else oid)
         texts = parameters.to_texts(statement.values, writers, statement.names)
         bind = bytearray(b"\x00\x00\x00\x00" + _int16(len(texts)))
         for each in texts:
