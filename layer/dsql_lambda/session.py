@@ -236,9 +236,9 @@ class Session:
         if "set_config" in text:
             self.has_settings = True
         writers = self.connection.py_types
-        given = statement.oids or (None,) * len(statement.values)
+        given = [*statement.oids, *[None] * (len(statement.values) - len(statement.oids))]
         oids = [
-            parameters.oid_of(value, writers) if oid is None else oid for oid, value in zip(given, statement.values, strict=True)
+            parameters.oid_of(value, writers) if oid is None else oid for oid, value in zip(given, statement.values, strict=False)
         ]
         parse = bytearray(b"\x00" + text.encode(encoding) + b"\x00" + _int16(len(oids)))
         for oid in oids:
