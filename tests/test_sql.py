@@ -265,7 +265,7 @@ def test_the_first_word(text, word):
 )
 def test_no_spelling_of_a_transaction_command_gets_past(word, spelling):
     """Comments nest, a carriage return ends one, and empty statements before it do not count."""
-    assert refused_word(spelling.format(word)) == word.upper()
+    assert refused_word(parse(spelling.format(word))) == word.upper()
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_no_spelling_of_a_transaction_command_gets_past(word, spelling):
 )
 def test_other_statements_are_not_refused(text):
     """A savepoint does not end the transaction; DSQL has none, and says so itself."""
-    assert refused_word(text) == ""
+    assert refused_word(parse(text)) == ""
 
 
 # --- What reading costs ---

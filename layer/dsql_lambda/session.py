@@ -33,6 +33,7 @@ _int32 = struct.Struct("!i").pack
 _int16 = struct.Struct("!H").pack
 _header_at = struct.Struct("!ci").unpack_from
 _EXECUTE_ALL = b"E\x00\x00\x00\x09\x00\x00\x00\x00\x00"
+_NONE = b"\x00\x00"
 _DESCRIBE_PORTAL = b"D\x00\x00\x00\x06P\x00"
 
 # As in libpq: no message is longer than a gibibyte, and only these may be longer than a few kilobytes.
@@ -42,9 +43,10 @@ _LONG_MESSAGES = frozenset(b"TDdVENA")
 _LONGEST_NOTICE = 65_536
 _MOST_PARAMETERS = 256
 
-_ENDS_OF_A_STATEMENT = (core.COMMAND_COMPLETE, core.EMPTY_QUERY_RESPONSE, core.PORTAL_SUSPENDED)
-_ASYNCHRONOUS = (core.NOTICE_RESPONSE, core.PARAMETER_STATUS, core.NOTIFICATION_RESPONSE)
-_COPY = (core.COPY_IN_RESPONSE, core.COPY_OUT_RESPONSE, core.COPY_DATA)
+_ENDS_OF_A_STATEMENT = frozenset((core.COMMAND_COMPLETE, core.EMPTY_QUERY_RESPONSE, core.PORTAL_SUSPENDED))
+_AT_ANY_TIME = frozenset((core.NOTICE_RESPONSE, core.PARAMETER_STATUS, core.NOTIFICATION_RESPONSE, core.ERROR_RESPONSE))
+_COPY = frozenset((core.COPY_IN_RESPONSE, core.COPY_OUT_RESPONSE, core.COPY_DATA))
+_WITHOUT_CONTENT = frozenset((core.PARSE_COMPLETE, core.BIND_COMPLETE, core.NO_DATA))
 _MALFORMED = (struct.error, IndexError, KeyError, ValueError, TypeError, LookupError, OverflowError)
 _RESET_ALL = "RESET ALL"
 _ROWS_A_BATCH = 256  # the deadline is looked at between batches
@@ -235,28 +237,38 @@ class Session:
             raise InterfaceError("the statement holds a zero character, which no SQL text can: take it out")
         if "set_config" in text:
             self.has_settings = True
-        writers = self.connection.py_types
-        given = [*statement.oids, *[None] * (len(statement.values) - len(statement.oids))]
-        oids = [
-            parameters.oid_of(value, writers) if oid is None else oid for oid, value in zip(given, statement.values, strict=False)
-        ]
-        parse = bytearray(b"\x00" + text.encode(encoding) + b"\x00" + _int16(len(oids)))
-        for oid in oids:
-            parse += _int32(0 if oid == -1 else oid)
-        texts = parameters.to_texts(statement.values, writers, statement.names)
-        bind = bytearray(b"\x00\x00\x00\x00" + _int16(len(texts)))
-        for each in texts:
-            if each is None:
-                bind += b"\xff\xff\xff\xff"
-            else:
-                data = each.encode(encoding)
-                bind += _int32(len(data)) + data
+        parse = bytearray(b"\x00" + text.encode(encoding) + b"\x00")
+        bind = bytearray(b"\x00\x00\x00\x00")
+        if statement.values:
+            self._encode_values(statement, encoding, parse, bind)
+        else:
+            parse += _NONE
+            bind += _NONE
         bind += b"\x00\x00"
         if max(len(parse), len(bind)) > _LONGEST - 4:
             raise InterfaceError("the statement or its parameters are longer than a message can be, 1 GiB: send less at once")
         messages += b"".join((b"P", _int32(len(parse) + 4), parse, b"B", _int32(len(bind) + 4), bind))
         messages += _DESCRIBE_PORTAL
         messages += _EXECUTE_ALL
+
+    def _encode_values(self, statement: Statement, encoding: str, parse: bytearray, bind: bytearray) -> None:
+        """The parameters' types, and their texts."""
+        writers = self.connection.py_types
+        given = [*statement.oids, *[None] * (len(statement.values) - len(statement.oids))]
+        oids = [
+            parameters.oid_of(value, writers) if oid is None else oid for oid, value in zip(given, statement.values, strict=False)
+        ]
+        parse += _int16(len(oids))
+        for oid in oids:
+            parse += _int32(0 if oid == -1 else oid)
+        texts = parameters.to_texts(statement.values, writers, statement.names)
+        bind += _int16(len(texts))
+        for each in texts:
+            if each is None:
+                bind += b"\xff\xff\xff\xff"
+            else:
+                data = each.encode(encoding)
+                bind += _int32(len(data)) + data
 
     # Answers.
 
@@ -265,25 +277,24 @@ class Session:
         transport = self.transport
         decoder = rows.Decoder(self.connection._client_encoding)
         results = flight.results
+        result = results[min(flight.answered, len(results) - 1)]
         code = b""
         try:
             while code != core.READY_FOR_QUERY:
                 transport.fill(5)
                 code, length = _header_at(transport.buffer, transport.position)
-                if not 4 <= length <= (_LONGEST if code[0] in _LONG_MESSAGES else _LONGEST_OTHERS):
-                    raise ProtocolError(
-                        f"the server sent a message {code!r} of {length} bytes, which the protocol does not allow"
-                    )
+                if not 4 <= length <= _LONGEST_OTHERS:
+                    _refuse_if_too_long(code, length)
                 transport.fill(1 + length)
-                result = results[min(flight.answered, len(results) - 1)]
                 if code == core.DATA_ROW:
                     if self._take_rows(flight, result, decoder, decodes=decodes):
                         yield result
                     continue
-                start, transport.position = transport.position + 5, transport.position + 1 + length
-                data = transport.buffer[start : transport.position]
                 _refuse_if_unexpected(flight, code)
-                self._handle(code, data, result)
+                start, transport.position = transport.position + 5, transport.position + 1 + length
+                if code in _WITHOUT_CONTENT:
+                    continue
+                self._handle(code, transport.buffer[start : transport.position], result)
                 if result.error is not None and flight.failure is None:
                     self._note_failure(flight, result)
                     if isinstance(result.error, DatabaseError) and result.error.is_fatal:
@@ -291,6 +302,7 @@ class Session:
                         raise transport.failure
                 if code in _ENDS_OF_A_STATEMENT:
                     flight.answered += 1
+                    result = results[min(flight.answered, len(results) - 1)]
         except ConnectionLost as lost:
             if isinstance(flight.failure, DatabaseError):
                 terminated = ConnectionTerminated(*flight.failure.args)
@@ -366,16 +378,23 @@ def _unreadable(error: Exception, result: Any) -> Exception:
     return unreadable
 
 
+def _refuse_if_too_long(code: bytes, length: int) -> None:
+    """Raise `ProtocolError` for a message of a length that its kind can't have."""
+    if not 4 <= length <= (_LONGEST if code[0] in _LONG_MESSAGES else _LONGEST_OTHERS):
+        raise ProtocolError(f"the server sent a message {code!r} of {length} bytes, which the protocol does not allow")
+
+
 def _refuse_if_unexpected(flight: Flight, code: bytes) -> None:
     """Raise `ProtocolError` for an answer that this flight can't have."""
-    if code in _ASYNCHRONOUS or code == core.ERROR_RESPONSE:
+    if code in _AT_ANY_TIME:
         return
-    due = flight.due
-    has_failed = isinstance(flight.failure, DatabaseError)
-    if code == core.READY_FOR_QUERY:
-        if due is not None and flight.answered != due and not has_failed:
+    if isinstance(flight.failure, DatabaseError):
+        if code != core.READY_FOR_QUERY:
+            raise ProtocolError(f"the server went on with a message {code!r} after an error")
+    elif flight.due is None:
+        return
+    elif code == core.READY_FOR_QUERY:
+        if flight.answered != flight.due:
             raise ProtocolError("the server was ready before it had answered every statement")
-    elif has_failed:
-        raise ProtocolError(f"the server went on with a message {code!r} after an error")
-    elif due is not None and flight.answered >= due and code in _ENDS_OF_A_STATEMENT:
+    elif code in _ENDS_OF_A_STATEMENT and flight.answered >= flight.due:
         raise ProtocolError("the server answered a statement that was not sent")

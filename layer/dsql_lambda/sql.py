@@ -109,10 +109,9 @@ def parse(sql: str) -> Query:
     return _cache.find(sql) or _cache.add(sql, _read(sql))
 
 
-def refused_word(sql: str) -> str:
+def refused_word(query: Query) -> str:
     """The word that would begin or end the transaction, if the text begins with one by any spelling, else nothing."""
-    word = _first_word(sql)
-    return word if word in _REFUSED else ""
+    return query.first_word if query.first_word in _REFUSED else ""
 
 
 class Cache:

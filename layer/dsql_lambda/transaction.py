@@ -255,7 +255,7 @@ class Transaction:
     def _checked(self, sql: str, types: Mapping[str, int] | None, params: dict[str, Any]) -> Statement:
         self._refuse_if_ended()
         query, values = sql_text.bind(sql, params)
-        word = sql_text.refused_word(sql)
+        word = sql_text.refused_word(query)
         if word:
             raise TransactionError(
                 f"{word} is not for tx: it begins before the function and commits after it; tx.rollback() undoes it"
