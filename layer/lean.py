@@ -2,9 +2,9 @@
 
     python layer/lean.py <the folder that holds pg8000>
 
-pg8000 imports at its top what a first row from DSQL never needs: scramp, dateutil.parser, importlib.metadata, and in the package
-itself both DB-API modules. That is two thirds of what its import costs. Version and text must be those that the moves below were
-written for; nothing else is changed.
+pg8000 imports at its top what a first row from DSQL never needs: scramp, dateutil.parser, importlib.metadata, uuid, and in the
+package itself both DB-API modules. That is two thirds of what its import costs. Version and text must be those that the moves
+below were written for; nothing else is changed.
 """
 
 from __future__ import annotations
@@ -39,6 +39,19 @@ CONVERTERS = (
         "    except ValueError:\n        from dateutil.parser import ParserError, parse\n\n"
         "        try:\n            return parse(data)\n",
         2,
+    ),
+    Move("from uuid import UUID\n\n", "\n"),
+    Move("    return UUID(data)\n", "    from uuid import UUID\n\n    return UUID(data)\n"),
+    # A type that is not in the table of functions is sent as its `str`, which is what uuid_out does; in the table of OIDs only
+    # the DB-API modules look up.
+    Move("    UUID: uuid_out,  # uuid\n", ""),
+    Move("    UUID: UUID_TYPE,\n", ""),
+)
+
+DBAPI = (
+    Move(
+        "from pg8000.types import Range\n",
+        "from pg8000.types import Range\nfrom uuid import UUID\n\nPY_PG[UUID] = UUID_TYPE\n",
     ),
 )
 
@@ -81,12 +94,13 @@ def moved(name: str, text: str, moves: tuple[Move, ...]) -> str:
 
 
 def make_lean(folder: Path) -> None:
-    """Change the three files in `folder/pg8000`, all or none. Raises `UnexpectedTextError`."""
+    """Change the four files in `folder/pg8000`, all or none. Raises `UnexpectedTextError`."""
     if not (folder / f"pg8000-{VERSION}.dist-info").is_dir():
         raise UnexpectedTextError(f"{folder} does not hold pg8000 {VERSION}")
     package = folder / "pg8000"
-    texts = {name: (package / name).read_text(encoding="utf-8") for name in ("__init__.py", "converters.py", "core.py")}
-    moves = {"__init__.py": package_moves(texts["__init__.py"]), "converters.py": CONVERTERS, "core.py": CORE}
+    names = ("__init__.py", "converters.py", "core.py", "dbapi.py")
+    texts = {name: (package / name).read_text(encoding="utf-8") for name in names}
+    moves = dict(zip(names, (package_moves(texts["__init__.py"]), CONVERTERS, CORE, DBAPI), strict=True))
     lean = {name: moved(name, text, moves[name]) for name, text in texts.items()}
     for name, text in lean.items():
         (package / name).write_text(text, encoding="utf-8")

@@ -25,7 +25,6 @@ OURS = {
     "dsql_lambda.errors",
     "dsql_lambda.frozen",
     "dsql_lambda.iam_token",
-    "dsql_lambda.intervals",
     "dsql_lambda.lambda_runtime",
     "dsql_lambda.occ",
     "dsql_lambda.options",
@@ -56,8 +55,8 @@ OURS = {
 HANDLERS = {"dsql_lambda.cache", "dsql_lambda.decorator", "dsql_lambda.stacked"}
 
 STANDARD = """
-    annotationlib array ast base64 binascii contextvars datetime dis hashlib hmac importlib inspect ipaddress opcode platform
-    select selectors socket ssl struct token tokenize typing uuid
+    annotationlib array ast base64 binascii contextvars datetime dis hashlib hmac importlib inspect ipaddress opcode
+    select selectors socket ssl struct token tokenize typing
 """.split()  # noqa: SIM905 - it reads better so
 """Of the standard library, beyond what awslambdaric has loaded, for any of the supported versions; what begins with an underscore
 comes with one of these."""

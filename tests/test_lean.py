@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEAN = ROOT / "layer" / "lean.py"
-COSTLY = {"scramp", "dateutil", "importlib.metadata", "pg8000.dbapi", "pg8000.legacy"}
+COSTLY = {"scramp", "dateutil", "importlib.metadata", "uuid", "pg8000.dbapi", "pg8000.legacy"}
 
 SAME = """
 import pg8000, pg8000.native
@@ -34,7 +34,12 @@ assert converters.timestamptz_in("2024-01-01 00:00:00+05:30").utcoffset() == dat
 assert converters.timestamptz_in("99999-01-01 00:00:00+00") == "99999-01-01 00:00:00+00"
 assert converters.timestamp_in("Wed Dec 17 07:37:16 1997") == datetime.datetime(1997, 12, 17, 7, 37, 16)
 assert converters.timestamp_in("99999-01-01 00:00:00") == "99999-01-01 00:00:00"
-import pg8000
+value = uuid.UUID(int=7)
+assert converters.uuid_in(str(value)) == value
+assert converters.make_param(converters.PY_TYPES, value) == converters.uuid_out(value) == str(value)
+assert converters.array_out([value]) == "{" + str(value) + "}"
+import pg8000.dbapi
+assert converters.PY_PG[uuid.UUID] == converters.UUID_TYPE
 try: pg8000.connect("user", host="127.0.0.1", port=1)
 except pg8000.InterfaceError as error: assert "port 1" in str(error), error
 else: raise AssertionError
@@ -96,13 +101,13 @@ def make_lean(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-I", str(LEAN), str(folder)], capture_output=True, text=True, check=False)
 
 
-def test_three_files_are_changed_and_no_other(stock_pg8000, tmp_path):
-    """And nothing in them but imports."""
+def test_four_files_are_changed_and_no_other(stock_pg8000, tmp_path):
+    """And nothing in them but imports, and the entries of tables that need one."""
     folder = shutil.copytree(stock_pg8000, tmp_path / "copy")
     assert (make_lean(folder).returncode, make_lean(stock_pg8000 / "nowhere").returncode) == (0, 1)
     texts = {path.name: path.read_text() for path in (stock_pg8000 / "pg8000").iterdir()}
     changed = {path.name for path in (folder / "pg8000").iterdir() if path.read_text() != texts[path.name]}
-    assert changed == {"__init__.py", "converters.py", "core.py"}
+    assert changed == {"__init__.py", "converters.py", "core.py", "dbapi.py"}
 
 
 @pytest.mark.parametrize(
