@@ -143,4 +143,5 @@ def presign(  # noqa: PLR0917
 
 def _percent_encoded(value: str) -> str:
     """SigV4's UriEncode: every byte but the unreserved ones. (`urllib.parse` costs more to import than all of a signature.)"""
-    return "".join(chr(each) if each in _UNRESERVED else f"%{each:02X}" for each in value.encode())
+    data = value.encode()
+    return data.decode("latin-1").translate({code: f"%{code:02X}" for code in set(data) - _UNRESERVED})

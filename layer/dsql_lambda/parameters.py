@@ -14,7 +14,6 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .driver import converters
-from .intervals import write_interval, write_timedelta
 
 if TYPE_CHECKING:
     from typing import Any
@@ -183,6 +182,18 @@ def _buffer(value: Any) -> str:
     raise _BadType("an array.array of numbers can mean two things: pass tolist() for an array, tobytes() for bytea")
 
 
+def _timedelta(value: timedelta) -> str:
+    from .intervals import write_timedelta  # noqa: PLC0415 - for those who have some
+
+    return write_timedelta(value)
+
+
+def _interval(value: Any) -> str:
+    from .intervals import write_interval  # noqa: PLC0415 - the same
+
+    return write_interval(value)
+
+
 def _json(value: Any) -> str:
     from json import dumps  # noqa: PLC0415 - for those who have some
 
@@ -266,12 +277,12 @@ WRITERS: dict[type, Writer] = {
     datetime: _datetime,
     date: date.isoformat,
     time: _time,
-    timedelta: write_timedelta,
+    timedelta: _timedelta,
     list: _ARRAY,
     tuple: _Nested(_row),
     dict: _json,
     Enum: _ENUM,
-    converters.PGInterval: write_interval,
+    converters.PGInterval: _interval,
     converters.Range: _RANGE,
 }
 """The function that writes a type: a connection's `py_types` until somebody registers another."""

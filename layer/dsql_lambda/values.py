@@ -15,7 +15,6 @@ from datetime import date, datetime, time
 from typing import TYPE_CHECKING
 
 from .driver import converters
-from .intervals import read_interval
 
 if TYPE_CHECKING:
     from typing import Any
@@ -95,6 +94,13 @@ def read_timestamp(text: str) -> datetime | str:
 def read_time(text: str) -> time | str:
     """A `time`, with an offset if the text has one, or the text: of 24:00:00, which is not 00:00:00."""
     return text if text.startswith("24") else time.fromisoformat(text)
+
+
+def read_interval(text: str) -> Any:
+    """A `timedelta`; a `PGInterval` where it has months or years, which have no fixed length, or too many days."""
+    from .intervals import read_interval as read  # noqa: PLC0415 - for those who have some
+
+    return read(text)
 
 
 # Network addresses.
