@@ -187,7 +187,7 @@ class PipelinedConnection(core.CoreConnection):  # type: ignore[misc]
         if count.isdigit():
             context.row_count = int(count) if context.row_count == -1 else context.row_count + int(count)
         is_failed = self._transaction_status == FAILED and context.error is None
-        if is_failed and sql.refused_word(context.statement) not in _ENDS_OF_A_FAILED_TRANSACTION:
+        if is_failed and sql.refused_word(sql.bind(context.statement, {})[0]) not in _ENDS_OF_A_FAILED_TRANSACTION:
             context.error = InterfaceError("in failed transaction block")  # pg8000's word for a COMMIT that undoes
 
     def handle_PARAMETER_STATUS(self, data: bytes, context: Any) -> None:  # noqa: N802
