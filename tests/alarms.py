@@ -16,10 +16,34 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from types import FrameType
 
-from tests.promises import PATHS, Alarm, Ended, Figures, Hung, Path, Refused, campaign, first_run, judged, report
+from tests.promises import (
+    DOUBLED,
+    FALSE,
+    FOREIGN,
+    HUNG,
+    LEFT_OPEN,
+    LOST,
+    PATHS,
+    POISONED,
+    Alarm,
+    Ended,
+    Figures,
+    Hung,
+    Path,
+    Refused,
+    campaign,
+    first_run,
+    judged,
+    report,
+    says_commit,
+    write,
+)
+
+from dsql_lambda import CommitOutcomeUnknown, DsqlError, Pool
 
 WARM = ("write", "read", "conflict", "stream", "error", "rollback", "connection", "pool", "lease")
 COLD = ("connect", "cold", "pool-cold")
@@ -156,6 +180,73 @@ def interrupt(
     return figures
 
 
+WORKERS, PLACES = 8, 3
+
+
+def storm(number: int, seed: int, say: Callable[[str], None] = lambda line: None) -> Figures:
+    """So many exceptions set in the threads that share a pool. At the end all its places are free; each run is judged."""
+    chances = random.Random(seed)
+    figures = Figures("threads")
+    runs = itertools.count(1)
+    endings: dict[int, int | bool | None] = {}
+    """By run: the attempt whose value was returned; of an error, whether it says that COMMIT was under way; None if unknown."""
+    is_over = threading.Event()
+
+    def work(pool: Pool) -> None:
+        while not is_over.is_set():
+            with suppress(Alarm, Ended):  # one that comes between two calls
+                run = next(runs)
+                endings[run] = None
+                try:
+                    endings[run] = pool.transaction_with_retry(partial(write, run=run))
+                except (Alarm, Ended, CommitOutcomeUnknown) as error:
+                    endings[run] = says_commit(error)
+
+    with campaign() as dsql:
+        options = dsql.options(application_name="dsql-lambda threads")
+        with Pool(options, max_size=PLACES, acquire_timeout=5.0) as pool:
+            threads = [threading.Thread(target=work, args=(pool,)) for _ in range(WORKERS)]
+            for thread in threads:
+                thread.start()
+            for done in range(1, number + 1):
+                time.sleep(chances.uniform(0.0, 0.004))
+                target = ctypes.c_ulong(chances.choice(threads).ident or 0)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(target, ctypes.py_object(chances.choice((Alarm, Ended))))
+                if done % 1000 == 0:
+                    say(f"{done} exceptions in threads")
+            is_over.set()
+            for thread in threads:
+                thread.join(20)
+                if thread.is_alive():
+                    figures.fault(HUNG, "a thread did not end", None)
+            try:
+                with ExitStack() as stack:
+                    for value in range(PLACES):
+                        connection = stack.enter_context(pool.connection())
+                        if connection.run("SELECT CAST(:value AS int)", value=value) != [[value]]:
+                            figures.fault(FOREIGN, f"for {value}", None)
+            except DsqlError as error:
+                figures.fault(POISONED, repr(error), None)
+            sessions, busy = dsql.sessions()
+            if sessions > PLACES or busy:
+                figures.fault(LEFT_OPEN, f"{sessions} sessions, {busy} of them busy", None)
+        rows = dsql.execute("SELECT run, string_agg(attempt::text, ' ') FROM marks GROUP BY run")
+    applied = {int(run or 0): [int(each) for each in (attempts or "").split()] for run, attempts in rows}
+    for run, ending in endings.items():
+        attempts = applied.get(run, [])
+        figures.runs += 1
+        figures.interrupted += isinstance(ending, bool)
+        figures.unknown += ending is True
+        figures.applied += ending is True and bool(attempts)
+        if len(attempts) > 1:
+            figures.fault(DOUBLED, f"applied {attempts}", None)
+        elif ending is False and attempts:
+            figures.fault(LOST, f"applied {attempts}", None)
+        elif ending is not None and not isinstance(ending, bool) and attempts != [ending]:
+            figures.fault(FALSE, f"value {ending}, applied {attempts}", None)
+    return figures
+
+
 def _seconds(path: Path, run: int) -> float:
     """How long a run takes."""
     took = []
@@ -182,16 +273,21 @@ def main() -> int:
 
     is_clean = True
     other = OtherThread()
+
+    def tell(name: str, figures: Figures) -> bool:
+        print(json.dumps({**figures.summary(), "path": name}), flush=True)
+        report(figures)
+        return not figures.faults
+
     for name, interruption, number, is_cold in (
         ("alarms", Bell(), arguments.count, False),
         ("alarms while connecting", Bell(), arguments.count // 10, True),
         ("another thread", other, arguments.count // 10, False),
     ):
         figures = interrupt(interruption, number, arguments.seed, is_cold=is_cold, say=say)
-        print(json.dumps({**figures.summary(), "path": name}), flush=True)
-        report(figures)
-        is_clean = is_clean and not figures.faults
+        is_clean = tell(name, figures) and is_clean
     other.close()
+    is_clean = tell("threads of a pool", storm(arguments.count // 2, arguments.seed, say)) and is_clean
     return 0 if is_clean else 1
 
 

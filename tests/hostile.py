@@ -33,7 +33,7 @@ import trustme
 from tests.promises import ended_when_hung, limited, shows_token, silence_logs
 
 import dsql_lambda
-from dsql_lambda import ConnectOptions, DatabaseError, DsqlError, connect, run_transaction
+from dsql_lambda import ConnectError, ConnectOptions, DatabaseError, DsqlError, connect, run_transaction
 
 ROOT = Path(__file__).parents[1]
 ENDPOINT = "hostile" + "0" * 19 + ".dsql.us-east-1.on.aws"
@@ -402,8 +402,35 @@ class Session:
         return found
 
 
+NOISE = (
+    b"S",
+    b"N",
+    b"E",
+    b"",
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+    bytes(failed("FATAL", "08P01", "SSL is mandatory")),
+    b"\x15\x03\x03\x00\x02\x02\x28",  # a TLS alert: handshake failure
+    b"\x16\x03\x03\xff\xff\x02",  # a handshake record longer than one may be
+    b"\x16\x03\x03\x00\x04\x02\xff\xff\xff",  # a ServerHello of 16 MiB
+    b"\x17\x03\x03\x00\x10" + bytes(16),
+)
+
+
+def make_noise(sock: socket.socket, chances: random.Random) -> None:
+    """Speak no TLS, or the wrong one, to whoever comes."""
+    sock.settimeout(3 * PATIENCE_SECONDS)
+    sock.recv(65_536)
+    sock.sendall(chances.choice(NOISE) + chances.randbytes(chances.choice((0, 0, 5, 100, 5000))))
+    match chances.choice(("fin", "rst", "silence")):
+        case "rst":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        case "silence" if chances.random() < 0.2:
+            while sock.recv(65_536):
+                pass
+
+
 def serve() -> None:
-    """Print the port and the certificate, and serve one client after the other, until standard input ends.
+    """Print two ports and the certificate, and serve one client after the other, until standard input ends. One speaks no TLS.
 
     Then print in which conversations it said that it had committed.
     """
@@ -412,11 +439,15 @@ def serve() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["postgresql"])
     authority.issue_cert(ENDPOINT).configure_cert(context)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-    print(json.dumps([listener.getsockname()[1], authority.cert_pem.bytes().decode()]), flush=True)
-    while listener in select.select([listener, sys.stdin], [], [])[0]:
-        accepted, _ = listener.accept()
+    listeners = [socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2)]
+    print(json.dumps([*(each.getsockname()[1] for each in listeners), authority.cert_pem.bytes().decode()]), flush=True)
+    chances = random.Random(0)
+    while sys.stdin not in (found := select.select([*listeners, sys.stdin], [], [])[0]):
+        accepted, _ = found[0].accept()
         with accepted, suppress(OSError, ValueError):
+            if found[0] is listeners[1]:
+                make_noise(accepted, chances)
+                continue
             accepted.settimeout(10)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with context.wrap_socket(accepted, server_side=True) as secured:
@@ -430,7 +461,7 @@ class Hostile:
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "tests.hostile", "serve"]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-        port, pem = json.loads(self._process.stdout.readline() if self._process.stdout else b"")
+        port, self.noise_port, pem = json.loads(self._process.stdout.readline() if self._process.stdout else b"")
         self.options = ConnectOptions(
             host=ENDPOINT,
             hostaddr="127.0.0.1",
@@ -561,6 +592,25 @@ def converse(options: ConnectOptions, number: int, figures: Figures) -> None:
         connection.close()
 
 
+def hear_noise(options: ConnectOptions, number: int, figures: Figures) -> None:
+    """A try to connect to what speaks no TLS, or not ours."""
+    figures.conversations += 1
+    begun = time.monotonic()
+    try:
+        with limited(PATIENCE_SECONDS + 2 * GRACE_SECONDS):
+            connect(options).close()
+        figures.faults.append(f"connected to noise: {number}")
+    except BaseException as error:
+        figures.endings["no TLS"] += 1
+        if not isinstance(error, ConnectError):
+            figures.faults.append(f"foreign error: noise {number}: {error!r}")
+        if shows_token(error):
+            figures.faults.append(f"token shown: noise {number}: {type(error).__name__}")
+        del error
+    if time.monotonic() - begun > PATIENCE_SECONDS + GRACE_SECONDS:
+        figures.faults.append(f"too long: noise {number}: {time.monotonic() - begun:.2f} s")
+
+
 def talk(count: int, seed: int, say: Callable[[str], None] = lambda line: None) -> Figures:
     """So many conversations, one after the other."""
     figures = Figures()
@@ -569,7 +619,10 @@ def talk(count: int, seed: int, say: Callable[[str], None] = lambda line: None) 
             converse(server.options, number, Figures())
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for number in range(seed * 1_000_000, seed * 1_000_000 + count):
-            converse(server.options, number, figures)
+            if number % 20:
+                converse(server.options, number, figures)
+            else:
+                hear_noise(server.options.replace(port=server.noise_port), number, figures)
             if figures.conversations % 500 == 0:
                 say(f"{figures.conversations} conversations, {len(figures.faults)} faults")
         figures.more_memory_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

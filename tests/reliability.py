@@ -57,7 +57,10 @@ CAMPAIGNS = {
     ),
     "alarms": (
         "`make alarms`",
-        "real SIGALRMs at random moments whose handler raises; exceptions that another thread sets (`PyThreadState_SetAsyncExc`)",
+        (
+            "real SIGALRMs at random moments whose handler raises; exceptions that another thread sets "
+            "(`PyThreadState_SetAsyncExc`), also in the threads of a pool"
+        ),
         "3,000: `tests/test_alarms.py`",
     ),
     "cuts": (
@@ -71,8 +74,8 @@ CAMPAIGNS = {
     "hostile server": (
         "`make hostile`",
         (
-            "breaks the protocol, while connecting and in a transaction: lengths, types, bodies, floods; stray, doubled and "
-            "missing messages; an end at any byte"
+            "breaks TLS, or the protocol, while connecting and in a transaction: lengths, types, bodies, floods; stray, doubled "
+            "and missing messages; an end at any byte"
         ),
         "5,000: `tests/test_hostile_server.py`",
     ),
@@ -156,7 +159,10 @@ def page(found: dict[str, list[dict[str, Any]]], minutes: float) -> str:
     interruptions, hostile = found["interruptions"], found["hostile"]
     rows = [row(f"every bytecode: {path}", of(interruptions, path)) for path in PATHS]
     rows += [row("**every bytecode, all paths**", interruptions), row("a fork", found["forks"])]
-    rows += [row(name, of(found["alarms"], name)) for name in ("alarms", "alarms while connecting", "another thread")]
+    rows += [
+        row(name, of(found["alarms"], name))
+        for name in ("alarms", "alarms while connecting", "another thread", "threads of a pool")
+    ]
     rows.append(row("cuts", found["cuts"]))
     endings = sum((Counter(each["endings"]) for each in hostile), Counter[str]())
     return HEAD.format(
