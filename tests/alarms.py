@@ -97,7 +97,7 @@ class OtherThread:
         self._begun.acquire()
         self._is_done = False
         self._is_closed = False
-        self._thread = threading.Thread(target=self._interrupt)
+        self._thread = threading.Thread(target=self._interrupt, daemon=True)
         self._thread.start()
 
     def close(self) -> None:

@@ -286,6 +286,7 @@ def cut(number: int, seed: int, say: Callable[[str], None] = lambda line: None) 
 
 def _sizes(path: CutPath, relay: Relay, run: int) -> dict[str, int]:
     """How many bytes pass in each direction from the phase's beginning to the call's end."""
+    path.remaining_ms = 60_000
     for each in range(2):
         path.prepare()
         path.strike = lambda: relay.arm(None)

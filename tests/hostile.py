@@ -439,13 +439,14 @@ def serve() -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols(["postgresql"])
     authority.issue_cert(ENDPOINT).configure_cert(context)
-    listeners = [socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2)]
-    print(json.dumps([*(each.getsockname()[1] for each in listeners), authority.cert_pem.bytes().decode()]), flush=True)
+    honest, noisy = (socket.create_server(("127.0.0.1", 0), backlog=64) for _ in range(2))
+    print(json.dumps([honest.getsockname()[1], noisy.getsockname()[1], authority.cert_pem.bytes().decode()]), flush=True)
     chances = random.Random(0)
-    while sys.stdin not in (found := select.select([*listeners, sys.stdin], [], [])[0]):
-        accepted, _ = found[0].accept()
+    while sys.stdin not in (found := select.select([honest, noisy, sys.stdin], [], [])[0]):
+        listener = honest if honest in found else noisy
+        accepted, _ = listener.accept()
         with accepted, suppress(OSError, ValueError):
-            if found[0] is listeners[1]:
+            if listener is noisy:
                 make_noise(accepted, chances)
                 continue
             accepted.settimeout(10)
