@@ -16,10 +16,10 @@ class CampaignFailed(AssertionError):
     """A promise did not hold; the text is what the campaign said of it."""
 
 
-def figures_of(*commands: str, says: bool = False) -> list[dict[str, Any]]:
+def figures_of(*commands: str, is_shown: bool = False) -> list[dict[str, Any]]:
     """Run `python -m <command>` for each, all at once, and return the figures that they print as lines of JSON.
 
-    Raises `CampaignFailed` if one of them found a fault. `says` lets their progress through.
+    Raises `CampaignFailed` if one of them found a fault. `is_shown` shows progress and faults, and lets the figures speak.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DSQL_"))}
     running = [
@@ -28,7 +28,7 @@ def figures_of(*commands: str, says: bool = False) -> list[dict[str, Any]]:
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
-            stderr=None if says else subprocess.PIPE,
+            stderr=None if is_shown else subprocess.PIPE,
             text=True,
         )
         for command in commands
@@ -39,7 +39,7 @@ def figures_of(*commands: str, says: bool = False) -> list[dict[str, Any]]:
         for command, process in zip(commands, running, strict=True):
             said, progress = process.communicate()
             found += [json.loads(line) for line in said.splitlines()]
-            if process.returncode != 0:
+            if process.returncode != 0 and not is_shown:
                 failed.append(f"python -m {command}\n{said}{(progress or '')[-6000:]}")
     finally:
         for process in running:

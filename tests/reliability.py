@@ -138,7 +138,7 @@ def main() -> None:
 
     def both(command: str, *differences: str) -> list[dict[str, Any]]:
         print(f"[{time.monotonic() - begun:5.0f} s] {command}", file=sys.stderr, flush=True)
-        return figures_of(*(f"tests.{command} {difference}" for difference in differences), says=True)
+        return figures_of(*(f"tests.{command} {difference}" for difference in differences), is_shown=True)
 
     def halves(command: str, count: int) -> list[dict[str, Any]]:
         return both(command, *(f"--count {count // 2 // share} --seed {seed}" for seed in (11, 12)))
