@@ -126,8 +126,6 @@ class Path:
     """How often the function runs when nothing comes between."""
     connects = False
     """Does each run open a connection?"""
-    has_key = False
-    """Is each event handled once, so that `ask` delivers it again?"""
     says = False
     """Does each run log something?"""
 
@@ -210,31 +208,6 @@ class KeyedPath(Path):
     def tidy(self) -> None:
         if self._lost is not None:
             self.dsql.ask("clear_faults")
-
-
-class KeyPath(Path):
-    """A handler whose events are handled once. The next delivery of the same event has its result, and applies nothing more."""
-
-    has_key = True
-
-    def __init__(self, name: str, dsql: Apart) -> None:
-        super().__init__(name, dsql)
-        answer = self.ask
-        idempotency = Idempotency(key="run")
-        dsql.execute(idempotency.create_table())
-
-        @with_dsql_transaction(options=self.options, timeout=30, logger=quiet, idempotency=idempotency)
-        def handler(event: dict[str, int], *, tx: Any) -> int:
-            self.ran += 1
-            return write(tx, event["run"])
-
-        def ask(value: int) -> int:
-            if handler({"run": value}) != 1:
-                raise AssertionError("another result than the first delivery's")
-            return answer(value)
-
-        self.go = lambda run: handler({"run": run})
-        self.ask = ask
 
 
 class ConnectPath(Path):
@@ -362,7 +335,6 @@ PATHS: dict[str, Callable[[Apart], Path]] = {
     "error": lambda dsql: Path("error", dsql, refuse),
     "rollback": lambda dsql: Path("rollback", dsql, roll_back),
     "stream": lambda dsql: Path("stream", dsql, stream_and_write),
-    "key": lambda dsql: KeyPath("key", dsql),
     "connection": lambda dsql: ConnectionPath("connection", dsql),
     "pool": lambda dsql: PoolPath("pool", dsql),
     "pool-cold": lambda dsql: PoolPath("pool-cold", dsql, is_cold=True),
@@ -496,9 +468,6 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
         time.sleep(0.002)
     if len(attempts) > 1:
         figures.fault(DOUBLED, f"{said}, applied {attempts}", raised)
-    elif path.has_key:
-        if not attempts:
-            figures.fault(FALSE, f"{said}, delivered again, applied {attempts}", raised)
     elif value and attempts != [value]:
         figures.fault(FALSE, f"{said}, applied {attempts}", raised)
     elif attempts and not value and not is_unknown:
