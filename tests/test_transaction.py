@@ -2,8 +2,10 @@
 
 import datetime
 import decimal
+import gc
 import io
 import uuid
+import weakref
 
 import pytest
 from pg8000.exceptions import InterfaceError
@@ -390,3 +392,19 @@ def test_a_transaction_inside_a_transaction_is_refused(stage):
     stage.run(outer)
     assert stage.balances()[0] == 101
     assert stage.run(lambda tx: 1) == 1
+
+
+def test_what_a_transaction_read_is_freed_with_its_last_reference(stage):
+    """Not by a later run of the garbage collector: the result of one invocation must not lie beside that of the next."""
+
+    class Found:
+        pass
+
+    gc.disable()
+    try:
+        found = stage.run(lambda tx: Found())
+        reference = weakref.ref(found)
+        del found
+        assert reference() is None
+    finally:
+        gc.enable()

@@ -39,6 +39,8 @@ class Claim:
 
     def is_alive(self) -> bool:
         """Is the frame that made it still on its thread's stack?"""
+        if self._frame is None:
+            return False
         is_mine = self._thread_id == threading.get_ident()
         frame: FrameType | None = sys._getframe() if is_mine else sys._current_frames().get(self._thread_id)
         while frame is not None:
@@ -46,6 +48,10 @@ class Claim:
                 return True
             frame = frame.f_back
         return False
+
+    def end(self) -> None:
+        """Be over. The frame holds this claim, and all that the transaction read: without this, only a GC run frees them."""
+        self._frame = None
 
     def abandon(self) -> None:
         """Give up the connection, if it still has one: an interruption left it in an unknown state."""
@@ -156,4 +162,6 @@ def _published_claim() -> Claim | None:
 
 def end() -> None:
     """Note that it is over."""
-    _running.claim = None
+    claim, _running.claim = _running.claim, None
+    if claim is not None:
+        claim.end()
