@@ -394,7 +394,7 @@ def test_sqlalchemys_pool_recovers_from_a_dead_link_as_with_stock_pg8000(dsql, o
     ours = outcomes(dsql, lambda: dbapi.connect(options), how, pre_ping=pre_ping)
     assert ours == ([0, 1, 2, 3, 4, 5] if pre_ping else [0, "InterfaceError", 2, 3, 4, 5])
     if sys.version_info >= (3, 14):
-        return  # stock pg8000 lets OpenSSL 3.6's BrokenPipeError through, so the pool doesn't recover, and leaves its socket to the GC
+        return  # there stock pg8000 lets a BrokenPipeError through, so that its pool does not recover
     theirs = outcomes(dsql, lambda: stock(dsql), how, pre_ping=pre_ping)
     assert [isinstance(each, int) for each in theirs] == [isinstance(each, int) for each in ours]
 
