@@ -272,7 +272,9 @@ class Session:
 
     # Answers.
 
-    def _answers(self, flight: Flight, *, decodes: bool = True) -> Iterator[Any]:
+    def _answers(  # noqa: PLR0912 - one loop, on the way of every message
+        self, flight: Flight, *, decodes: bool = True
+    ) -> Iterator[Any]:
         """Read to ReadyForQuery. Yields each result when rows have come to it; raises the first failure after the end."""
         transport = self.transport
         decoder = rows.Decoder(self.connection._client_encoding)
@@ -281,11 +283,14 @@ class Session:
         code = b""
         try:
             while code != core.READY_FOR_QUERY:
-                transport.fill(5)
+                unread = len(transport.buffer) - transport.position
+                if unread < 5:
+                    transport.fill(5)
                 code, length = _header_at(transport.buffer, transport.position)
                 if not 4 <= length <= _LONGEST_OTHERS:
                     _refuse_if_too_long(code, length)
-                transport.fill(1 + length)
+                if unread <= length:
+                    transport.fill(1 + length)
                 if code == core.DATA_ROW:
                     if self._take_rows(flight, result, decoder, decodes=decodes):
                         yield result
