@@ -2,16 +2,12 @@
 
 import itertools
 import re
-import time
 from dataclasses import replace
 
-import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg.conninfo import make_conninfo
 
-from dsql_local import LocalDsql
 from dsql_local.rules.bulk_insert import condense
 from dsql_local.rules.statements import Kind, identifiers, kind_of, locks_for_update, may_write, split
 from dsql_local.rules.verdict import judge
@@ -152,26 +148,3 @@ def test_the_rows_of_a_long_insert_are_counted(rows):
     values = ", ".join(f"(${3 * row + 1}::int, ${3 * row + 2}::text, ${3 * row + 3})" for row in range(rows))
     assert judge(f"INSERT INTO t (a, b, c) VALUES {values} ON CONFLICT DO NOTHING").rows == rows
     assert len(condense(f"INSERT INTO t VALUES {values}")[0]) < 80
-
-
-def test_a_long_insert_costs_no_more_than_postgresql_itself():
-    """A thousand rows of three parameters: within twice PostgreSQL's own time, client included."""
-    insert = "INSERT INTO things VALUES " + ", ".join(["(%s::int, %s::int, %s::text)"] * 1000)
-    with LocalDsql() as dsql:
-        dsql.execute("CREATE TABLE things (id int PRIMARY KEY, n int, note text)")
-        server = dsql.ca_file.parent  # where PostgreSQL's own socket is
-        with (
-            psycopg.connect(make_conninfo(**dsql.libpq())) as through,
-            psycopg.connect(f"host={server} user=admin dbname=postgres") as alone,
-        ):
-            times = {line: min(_insert_and_roll_back(line, insert) for _ in range(9)) for line in (through, alone)}
-    assert times[through] <= 2 * times[alone]
-
-
-def _insert_and_roll_back(line, insert):
-    parameters = [value for row in range(1000) for value in (row, row, "x")]
-    start = time.perf_counter()
-    line.execute(insert, parameters, prepare=False)
-    taken = time.perf_counter() - start
-    line.rollback()
-    return taken
