@@ -386,7 +386,7 @@ class Figures:
 DOUBLED, FALSE, LOST = "applied twice", "a value, and not applied", "an error, and applied"
 POISONED, FOREIGN = "the next transaction failed", "the answer of another statement"
 LEFT_OPEN, HUNG, REPEATED = "left open", "hung", "ran again"
-SWALLOWED, REPLACED = "swallowed", "another error than the caller's"
+SWALLOWED, REPLACED, IGNORED = "swallowed", "another error than the caller's", "raised by a finalizer"
 TOKEN = "the token in a frame"
 
 
@@ -447,6 +447,9 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
     is_excused = path.says and isinstance(raised, Exception)
     if is_swallowed and not _unraisable.pop(raised) and not is_excused:
         figures.fault(SWALLOWED, said, raised)
+    for other in _unraisable.others:
+        figures.fault(IGNORED, other, raised)
+    _unraisable.others.clear()
     if path.ran > path.runs and not interruption.causes:
         figures.fault(REPEATED, f"{path.ran} times, {said}", raised)
     with suppress(Exception):
@@ -495,12 +498,14 @@ class _Unraisable:
 
     def __init__(self) -> None:
         self._seen: list[BaseException] = []
+        self.others: list[str] = []
+        """What a finalizer raised of itself."""
 
     def __call__(self, found: Any) -> None:
         if isinstance(found.exc_value, (Alarm, Ended, KeyboardInterrupt, MemoryError)):
             self._seen.append(found.exc_value)
         else:
-            sys.__unraisablehook__(found)
+            self.others.append(f"{found.exc_value!r} in {found.object!r}")
 
     def pop(self, raised: BaseException | None) -> bool:
         """Was it that one?"""

@@ -15,7 +15,21 @@ from typing import Any
 
 from tests.campaigns import figures_of
 from tests.hostile import GRACE_SECONDS, PATIENCE_SECONDS
-from tests.promises import DOUBLED, FALSE, FOREIGN, HUNG, LEFT_OPEN, LOST, PATHS, POISONED, REPEATED, REPLACED, SWALLOWED, TOKEN
+from tests.promises import (
+    DOUBLED,
+    FALSE,
+    FOREIGN,
+    HUNG,
+    IGNORED,
+    LEFT_OPEN,
+    LOST,
+    PATHS,
+    POISONED,
+    REPEATED,
+    REPLACED,
+    SWALLOWED,
+    TOKEN,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 KINDS = {
@@ -29,6 +43,7 @@ KINDS = {
     REPEATED: "repeated",
     SWALLOWED: "swallowed",
     REPLACED: "replaced",
+    IGNORED: "ignored",
     TOKEN: "shown",
 }
 MEANINGS = {
@@ -42,6 +57,7 @@ MEANINGS = {
     "repeated": "an interruption was taken for a reason to run the function again",
     "swallowed": "the caller's exception did not reach the caller",
     "replaced": "the caller got another error than its own exception or `CommitOutcomeUnknown` from it",
+    "ignored": "a finalizer raised an error of its own, which Python prints and ignores",
     "shown": "the token was in a local variable of a frame of the traceback",
 }
 
