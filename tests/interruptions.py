@@ -39,11 +39,12 @@ TOOL = 4
 
 CANNOT_RAISE = frozenset(
     """
-    CACHE COPY COPY_FREE_VARS END_FOR END_SEND EXTENDED_ARG IS_OP JUMP_FORWARD KW_NAMES LOAD_CLOSURE LOAD_CONST
-    LOAD_CONST_IMMORTAL LOAD_DEREF LOAD_FAST LOAD_FAST_AND_CLEAR LOAD_FAST_BORROW LOAD_FAST_BORROW_LOAD_FAST_BORROW
-    LOAD_FAST_CHECK LOAD_FAST_LOAD_FAST LOAD_SMALL_INT MAKE_CELL NOP NOT_TAKEN POP_EXCEPT POP_ITER POP_JUMP_IF_FALSE
-    POP_JUMP_IF_NONE POP_JUMP_IF_NOT_NONE POP_JUMP_IF_TRUE POP_TOP PUSH_EXC_INFO PUSH_NULL RERAISE RESUME RETURN_CONST
-    RETURN_GENERATOR RETURN_VALUE STORE_DEREF STORE_FAST STORE_FAST_LOAD_FAST STORE_FAST_STORE_FAST SWAP YIELD_VALUE
+    CACHE COPY COPY_FREE_VARS END_FOR END_SEND EXTENDED_ARG IS_OP JUMP_BACKWARD_NO_INTERRUPT JUMP_FORWARD KW_NAMES
+    LOAD_CLOSURE LOAD_CONST LOAD_CONST_IMMORTAL LOAD_DEREF LOAD_FAST LOAD_FAST_AND_CLEAR LOAD_FAST_BORROW
+    LOAD_FAST_BORROW_LOAD_FAST_BORROW LOAD_FAST_CHECK LOAD_FAST_LOAD_FAST LOAD_SMALL_INT MAKE_CELL NOP NOT_TAKEN
+    POP_EXCEPT POP_ITER POP_JUMP_IF_FALSE POP_JUMP_IF_NONE POP_JUMP_IF_NOT_NONE POP_JUMP_IF_TRUE POP_TOP PUSH_EXC_INFO
+    PUSH_NULL RERAISE RESUME RETURN_CONST RETURN_GENERATOR RETURN_VALUE STORE_DEREF STORE_FAST STORE_FAST_LOAD_FAST
+    STORE_FAST_STORE_FAST SWAP YIELD_VALUE
     """.split()  # noqa: SIM905 - it reads better so
 )
 """RESUME is a position of its own: the entry."""
@@ -165,7 +166,7 @@ def interrupt(
     first: int = 1,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[int, Figures]:
-    """Interrupt a path at each position (or each `every`th from `first` on) with each kind of exception, and check each run.
+    """Interrupt a path at each position (from `first` on, one of `every` so many) with each kind of exception; check each run.
 
     A source that is of no use any more is a fault; then the next runs have a new one.
     """
@@ -174,15 +175,13 @@ def interrupt(
     runs = itertools.count(first_run(path.name))
     counts = [_positions(path, stepper, next(runs)) for _ in range(_DRY_RUNS)]
     positions = max(counts[-3:])  # at first there are imports, caches to fill and code to instrument
-    shift = 0
     for position in range(first, positions + 1, every):
         for kind in kinds:
-            stepper.at(position + shift, KINDS.get(kind, Fork))
+            stepper.at(position, KINDS.get(kind, Fork))
             if not judged(path, stepper, figures, next(runs)):
                 path.dsql.ask("close_connections")
                 path = make_path()
                 _positions(path, stepper, next(runs))
-                shift = _positions(path, stepper, next(runs)) - positions  # one source more is looked through at first
         if position % 100 < every:
             say(f"{path.name}: position {position} of {positions}, {figures.runs} runs, {len(figures.faults)} faults")
     path.close()
@@ -209,7 +208,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.interruptions", description="Interrupt every path at every bytecode.")
     parser.add_argument("paths", nargs="*", help=f"of {', '.join(PATHS)}; all, if none is named")
     parser.add_argument("--kind", action="append", choices=[*KINDS, "fork"], help="of exception; all, if none is named")
-    parser.add_argument("--every", type=int, default=1, help="only each so manieth position")
+    parser.add_argument("--every", type=int, default=1, help="only every so many positions")
     parser.add_argument("--first", type=int, default=1, help="from this position on")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", DeprecationWarning)  # a pool has a thread, and one of the kinds forks
