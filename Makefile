@@ -116,7 +116,7 @@ soak: $(READY) ## a bank with keys while faults rain, ten minutes (SOAK_SECONDS=
 	@"$(PYTHON)" -m tests.bank --seconds '$(SOAK_SECONDS)'
 	@exec env DURABLE_STEPS=10000 "$(PYTHON)" -m pytest -q -s -k campaign tests/test_durable.py
 
-interruptions: $(READY) ## raise an exception at every bytecode of every path, half an hour (PATHS=)
+interruptions: $(READY) ## raise an exception at every bytecode of every path, two hours (PATHS=)
 	@exec "$(PYTHON)" -m tests.interruptions $(PATHS)
 
 alarms: $(READY) ## interrupt calls by real alarms at random moments (COUNT=20000)
@@ -128,8 +128,8 @@ hostile: $(READY) ## converse with a server that breaks the protocol (COUNT=5000
 cuts: $(READY) ## cut links at random bytes of every phase (COUNT=2400)
 	@exec "$(PYTHON)" -m tests.cuts $(if $(COUNT),--count $(COUNT))
 
-reliability: $(READY) ## all four, two processes each, and their figures into docs/reliability.md (half an hour)
-	@exec "$(PYTHON)" -m tests.reliability
+reliability: $(READY) ## all four, two processes each, and their figures into docs/reliability.md (two hours; goes on where it was ended)
+	@exec "$(PYTHON)" -m tests.reliability --keep .reliability
 
 lint: $(READY) ## ruff, its formatter
 	@"$(PYTHON)" -m ruff check .
@@ -151,7 +151,7 @@ pins: $(READY) ## resolve the layer's requirements anew
 	done
 
 clean: ## remove what these commands made
-	rm -rf $(VENV) .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .reliability .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY_RIE): local/pyproject.toml $(VENV)/.made
 	@echo "==> installing the local DSQL and the Runtime Interface Emulator into $(VENV); the first time takes half a minute" >&2

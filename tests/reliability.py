@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections import Counter
@@ -144,33 +146,48 @@ after the limit of {limit:g} s. The longest ended {longest:.0f} ms after its lim
 
 
 def main() -> None:
-    """Run everything, two processes at a time, and write the page."""
+    """Run what has not been run yet, two processes at a time, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description="Run all campaigns, write the page.")
     parser.add_argument("--into", type=Path, default=PAGE)
     parser.add_argument("--share", type=int, default=1, help="only one of so many runs, for a look at the page")
+    parser.add_argument("--keep", type=Path, help="a folder for figures, so that a run that was ended goes on from there")
     arguments = parser.parse_args()
     share = arguments.share
     begun = time.monotonic()
 
-    def both(command: str, *differences: str) -> list[dict[str, Any]]:
-        print(f"[{time.monotonic() - begun:5.0f} s] {command}", file=sys.stderr, flush=True)
-        return figures_of(*(f"tests.{command} {difference}" for difference in differences), is_shown=True)
+    def kept(name: str, *commands: str) -> list[dict[str, Any]]:
+        print(f"[{time.monotonic() - begun:5.0f} s] {name}", file=sys.stderr, flush=True)
+        file = arguments.keep / f"{name}.json" if arguments.keep else None
+        if file is not None and file.exists():
+            known: list[dict[str, Any]] = json.loads(file.read_text())
+            return known
+        begun_at = time.monotonic()
+        found = figures_of(*(f"tests.{command}" for command in commands), is_shown=True)
+        found[0]["minutes"] = (time.monotonic() - begun_at) / 60
+        if file is not None:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps(found))
+        return found
 
-    def halves(command: str, count: int) -> list[dict[str, Any]]:
-        return both(command, *(f"--count {count // 2 // share} --seed {seed}" for seed in (11, 12)))
+    def counted(name: str, count: int) -> list[dict[str, Any]]:
+        return kept(name, *(f"{name} --count {count // 2 // share} --seed {seed}" for seed in (11, 12)))
 
     found = {
-        "interruptions": both("interruptions", *(f"--every {2 * share} --first {first}" for first in (1, 2))),
-        "forks": both("interruptions --kind fork", *(f"--every {22 * share} --first {first}" for first in (1, 12))),
-        "alarms": halves("alarms", 20_000),
-        "cuts": halves("cuts", 2_400),
-        "hostile": halves("hostile", 10_000),
+        "alarms": counted("alarms", 20_000),
+        "cuts": counted("cuts", 2_400),
+        "hostile": counted("hostile", 10_000),
+        "forks": kept("forks", *(f"interruptions --kind fork --every {22 * share} --first {first}" for first in (1, 12))),
     }
-    arguments.into.write_text(page(found, (time.monotonic() - begun) / 60), encoding="utf-8")
+    found["interruptions"] = []
+    for path in PATHS:
+        found["interruptions"] += kept(path, *(f"interruptions {path} --every {2 * share} --first {first}" for first in (1, 2)))
+    arguments.into.write_text(page(found), encoding="utf-8")
+    if arguments.keep is not None:
+        shutil.rmtree(arguments.keep)
     print(f"[{time.monotonic() - begun:5.0f} s] wrote {arguments.into}", file=sys.stderr)
 
 
-def page(found: dict[str, list[dict[str, Any]]], minutes: float) -> str:
+def page(found: dict[str, list[dict[str, Any]]]) -> str:
     """The page's text."""
     interruptions, hostile = found["interruptions"], found["hostile"]
     rows = [row(f"every bytecode: {path}", of(interruptions, path)) for path in PATHS]
@@ -183,7 +200,7 @@ def page(found: dict[str, list[dict[str, Any]]], minutes: float) -> str:
     endings = sum((Counter(each["endings"]) for each in hostile), Counter[str]())
     return HEAD.format(
         date=f"{datetime.now(UTC):%Y-%m-%d}",
-        minutes=minutes,
+        minutes=sum(each.get("minutes", 0.0) for figures in found.values() for each in figures),
         cores=os.cpu_count(),
         machine=platform.machine(),
         python=platform.python_version(),
