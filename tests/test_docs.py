@@ -21,7 +21,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 KNOWN = {"python", "py", "sql", "console", "json", "toml"}
 LONGEST_LINE = 140
 TYPED_ELSEWHERE = {"curl", "echo", "export", "psql"}  # tests/application types these commands
-WIDE = {"benchmarks.md"}  # its tables of simulations are as wide as what they compare
+WIDE = {"benchmarks.md", "reliability.md"}  # tables of figures, as wide as what they compare
 
 
 def blocks(*languages):

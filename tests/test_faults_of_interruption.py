@@ -6,6 +6,7 @@ look for those that nobody thought of.
 
 import logging
 import os
+import select
 import signal
 import socket
 import ssl
@@ -371,13 +372,20 @@ def stock(dsql):
 
 def outcomes(dsql, creator, how, *, pre_ping):
     """What each of six statements makes of a link that is cut after the first."""
+    opened = []
+
+    def create():
+        opened.append(creator())
+        return opened[-1]
+
     engine = sqlalchemy.create_engine(
-        "postgresql+pg8000://", creator=creator, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0, pool_pre_ping=pre_ping
+        "postgresql+pg8000://", creator=create, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0, pool_pre_ping=pre_ping
     )
     found = []
     for number in range(6):
         if number == 1:
             dsql.close_connections(how)
+            select.select([opened[0]._usock], [], [], 5.0)  # until the end has arrived: pre_ping can't see a later one
         try:
             with engine.connect() as connection:
                 found.append(connection.execute(sqlalchemy.text("SELECT CAST(:a AS int)"), {"a": number}).scalar())
