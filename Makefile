@@ -101,7 +101,7 @@ test-in-image: $(READY) ## run the core's tests in Lambda's image of RUNTIME, su
 LAYER := $(CURDIR)/.aws-sam/test-layer
 # They read the sources, start programs with a path of their own, or take minutes.
 NOT_ON_LAYER := tests/test_benchmarks.py tests/test_docs.py tests/test_examples.py tests/test_typing.py \
-	tests/test_alarms.py tests/test_cuts.py tests/test_hostile_server.py tests/test_interruptions.py
+	tests/test_alarms.py tests/test_bank.py tests/test_cuts.py tests/test_durable.py tests/test_hostile_server.py tests/test_interruptions.py
 
 test-layer: $(READY) ## run the core's tests on the layer as it is built, with its lean pg8000 (ARGS=)
 	@rm -rf $(LAYER)
