@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from contextlib import closing, contextmanager, suppress
 
 import pg8000.dbapi
@@ -375,8 +376,9 @@ def outcomes(dsql, creator, how, *, pre_ping):
     opened = []
 
     def create():
-        opened.append(creator())
-        return opened[-1]
+        connection = creator()
+        opened.append(weakref.ref(connection))  # it is the engine's to drop
+        return connection
 
     engine = sqlalchemy.create_engine(
         "postgresql+pg8000://", creator=create, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=0, pool_pre_ping=pre_ping
@@ -385,7 +387,7 @@ def outcomes(dsql, creator, how, *, pre_ping):
     for number in range(6):
         if number == 1:
             dsql.close_connections(how)
-            select.select([opened[0]._usock], [], [], 5.0)  # until the end has arrived: pre_ping can't see a later one
+            select.select([opened[0]()._usock], [], [], 5.0)  # until the end has arrived: pre_ping can't see a later one
         try:
             with engine.connect() as connection:
                 found.append(connection.execute(sqlalchemy.text("SELECT CAST(:a AS int)"), {"a": number}).scalar())
