@@ -389,7 +389,9 @@ def outcomes(dsql, creator, how, *, pre_ping):
     for number in range(6):
         if number == 1:
             dsql.close_connections(how)
-            select.select([opened[0]()._usock], [], [], 5.0)  # until the end has arrived: pre_ping can't see a later one
+            first = opened[0]()
+            assert first is not None
+            select.select([first._usock], [], [], 5.0)  # until the end has arrived: pre_ping can't see a later one
         try:
             with engine.connect() as connection:
                 found.append(connection.execute(sqlalchemy.text("SELECT CAST(:a AS int)"), {"a": number}).scalar())
