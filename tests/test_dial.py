@@ -201,6 +201,7 @@ def test_tls_1_2_is_enough(serve, options_for):
     """DSQL's least."""
     server = serve(most=ssl.TLSVersion.TLSv1_2)
     transport = dial(options_for(server), NEVER)
+    assert isinstance(transport.sock, ssl.SSLSocket)
     assert transport.sock.version() == "TLSv1.2"
     transport.close()
 
