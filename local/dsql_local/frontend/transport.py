@@ -225,7 +225,7 @@ class Transport:
             return
         self._open = False
         raw = self._socket if self._writer is None else self._writer.get_extra_info("socket")
-        if how == "rst":
+        if how == "rst" and raw is not None:  # asyncio forgets the socket of a connection that the client has ended
             with contextlib.suppress(OSError):  # it is already closed
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         if self._writer is not None:
