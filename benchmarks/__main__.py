@@ -1,4 +1,4 @@
-"""All benchmarks in one run: `python -m benchmarks` writes `docs/benchmarks.md` and its charts. `make bench` calls it."""
+"""All benchmarks in one run, into `docs/benchmarks.md` and its charts: `make bench`. Or single chapters, printed."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from dsql_lambda import connect
-
-from . import cold_start, contention, exactly_once, init_phase, latency, pool, round_trips, storm, warm_path
-from .local import options_of, served
+from . import cold_start, contention, init_phase, latency, local_dsql, own_costs, round_trips
+from .local import served
 from .report import Section
 
 DOCS = Path(__file__).parents[1] / "docs"
+CHAPTERS = {
+    "round-trips": round_trips,
+    "latency": latency,
+    "cold-start": cold_start,
+    "init-phase": init_phase,
+    "own-costs": own_costs,
+    "contention": contention,
+    "local-dsql": local_dsql,
+}
 
 
 def main() -> None:
-    """Measure, write the page, and say how far it is."""
+    """Measure, and write the page or print what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure everything and write docs/benchmarks.md.")
-    parser.add_argument("--into", type=Path, default=DOCS, help="the folder for the page and its charts")
-    into: Path = parser.parse_args().into
+    parser.add_argument("chapters", nargs="*", metavar="chapter", help=f"print this one alone: {', '.join(CHAPTERS)}")
+    chapters: list[str] = parser.parse_args().chapters
+    if unknown := set(chapters) - set(CHAPTERS):
+        parser.error(f"no chapter is called {', '.join(unknown)}: they are {', '.join(CHAPTERS)}")
     started_at = time.monotonic()
 
     def say(line: str) -> None:
@@ -32,43 +40,31 @@ def main() -> None:
     for name in ("AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_INITIALIZATION_TYPE"):
         os.environ.pop(name, None)
     with served() as environment:
-        with connect(options_of(environment)) as connection:
-            connection.run("CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL)")
-            connection.run("INSERT INTO accounts VALUES (1, 100)")
-        chapters: list[Callable[[], Section]] = [
-            lambda: round_trips.section(say=say),
-            lambda: latency.section(environment, say=say),
-            lambda: cold_start.section(environment, say=say),
-            lambda: init_phase.section(environment, say=say),
-            lambda: warm_path.section(environment, say=say),
-            lambda: pool.section(environment, say=say),
-            lambda: contention.section(environment, say=say),
-            lambda: exactly_once.section(environment, say=say),
-            lambda: storm.section(say=say),
-        ]
-        sections = [chapter() for chapter in chapters]
+        sections = [CHAPTERS[name].section(environment, say=say) for name in chapters or CHAPTERS]
+    if chapters:
+        print("\n".join(section.text for section in sections))
+        return
     for section in sections:
         for name, svg in section.charts.items():
-            (into / name).write_text(svg)
-    (into / "benchmarks.md").write_text(page(sections, time.monotonic() - started_at))
-    say(f"wrote {into / 'benchmarks.md'}")
+            (DOCS / name).write_text(svg)
+    (DOCS / "benchmarks.md").write_text(page(sections, time.monotonic() - started_at))
 
 
 def page(sections: list[Section], seconds: float) -> str:
     """The page's text."""
     head = f"""# Benchmarks
 
-`make bench` wrote this page and its charts in {seconds / 60:.0f} minutes, on {os.cpu_count()} cores ({platform.machine()})
-with Python {platform.python_version()}. Everything is measured on the local DSQL, TLS verified, with real tokens, in one run;
-a time means nothing by itself, its ratio to another of the same run does. Ratios are medians, with from which to which they
-lie. What is slow, or misses its target, stays in.
+`make bench` wrote this page and its charts in {seconds / 60:.0f} minutes, on {os.cpu_count()} cores ({platform.machine()}) with
+Python {platform.python_version()}. Everything is measured on the local DSQL, with verified TLS and real tokens, in one run. Times
+depend on the machine and on what else it does: compare them only with times of the same run. Ratios are medians, with their
+range. What is slow or misses its target is listed too.
 
 ```console
 make bench                            # all of it, in at most 15 minutes on two cores
 ```
 
-One chapter, printed: `.venv/bin/python -m benchmarks.<module>`, where the module is `round_trips`, `latency`, `cold_start`,
-`init_phase`, `warm_path`, `pool`, `contention` or `storm`. The two simulations give the same numbers on every machine.
+`.venv/bin/python -m benchmarks <chapter>` prints one chapter: {", ".join(f"`{name}`" for name in CHAPTERS)}.
+Instructions, round trips and the simulation of contention do not depend on the machine's load.
 """
     return "\n".join([head, *(f"## {section.title}\n\n{section.text.strip()}\n" for section in sections)])
 

@@ -22,16 +22,12 @@ def away(port: int, round_trip_ms: float) -> Iterator[int]:
     if not round_trip_ms:
         yield port
         return
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.distance", str(port), str(round_trip_ms / 2000)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        if process.stdout is None:
-            raise RuntimeError("no pipe to the proxy")
-        yield int(process.stdout.readline())
-    finally:
-        process.terminate()
-        process.communicate()
+    command = [sys.executable, "-m", "benchmarks.distance", str(port), str(round_trip_ms / 2000)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            yield int(process.stdout.readline() if process.stdout else b"")
+        finally:
+            process.terminate()
 
 
 def _hand_on(source: socket.socket, target: socket.socket, delay: float) -> None:

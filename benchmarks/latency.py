@@ -1,41 +1,40 @@
 """Latency: how long a transaction takes at a distance, and what a thousand rows cost to decode.
 
-Knows the clients of `round_trips` and the delay of `distance`. `python -m benchmarks.latency` prints the tables.
+Knows the clients of `round_trips` and the delay of `distance`.
 """
 
 from __future__ import annotations
 
+import itertools
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
-import pg8000.native
-
-from dsql_lambda import ConnectOptions, connect
+from dsql_lambda import Idempotency, Transaction, connect, with_dsql_transaction
 
 from . import charts
 from .distance import away
-from .local import authority_of, credentials_of, options_of, served
+from .local import accounts, credentials_of, libpq_of, options_of
 from .peers import versions
 from .report import Say, Section, number, ratio, table, yes
-from .round_trips import CONNECTOR, HERE, STOCK, WORKS, NamedContext, connector, layer, stock
+from .round_trips import CLIENTS, CONNECTOR, DEPENDENT, HERE, READ, READ_AND_WRITES, STOCK, WRITE, WRITES, stock_connection
 
 DISTANCES_MS = (0, 2, 10)
 _ROUNDS = 7
 _TRANSACTIONS = 10
-_MEASURED = WORKS[1:4]
 
 ROWS = 1000
 _ROWS_SQL = """
-SELECT n, 'row number ' || n AS words, (n * 1.25)::numeric(12, 2) AS price, timestamptz '2026-01-01' + n * interval '1 minute
-0.123456 s' AS at,
-    md5(n::text)::uuid AS key, jsonb_build_object('n', n, 'tags', jsonb_build_array('a', 'b')) AS document, n % 2 = 0 AS even,
-    n * 0.1::float8 AS share,
+SELECT n, 'row number ' || n AS words, (n * 1.25)::numeric(12, 2) AS price,
+    timestamptz '2026-01-01' + n * interval '1 minute 0.123456 s' AS at, md5(n::text)::uuid AS key,
+    jsonb_build_object('n', n, 'tags', jsonb_build_array('a', 'b')) AS document, n % 2 = 0 AS even, n * 0.1::float8 AS share,
     date '2026-01-01' + n % 300 AS day, NULL::text AS nothing
 FROM numbers ORDER BY n"""
+_CPU, _ELAPSED = "CPU time of the client", "elapsed, the server's time included"
+_LIBPQ = "psycopg 3 (C)"
 
 
 def interleaved(
@@ -61,15 +60,29 @@ def transactions(environment: Mapping[str, str], *, say: Say) -> dict[tuple[str,
         say(f"latency: transactions at {distance} ms")
         with ExitStack() as stack:
             there = options.replace(port=stack.enter_context(away(options.port, distance)))
-            clients = {
-                STOCK: stack.enter_context(stock(there)),
-                CONNECTOR: stack.enter_context(connector(there, environment)),
-                HERE: stack.enter_context(layer(there)),
-            }
-            for work in _MEASURED:
+            clients = {name: stack.enter_context(opened(there, environment)) for name, opened in CLIENTS.items()}
+            for work in (DEPENDENT, READ_AND_WRITES, WRITES):
                 calls = {name: client[work] for name, client in clients.items()}
                 found[work, distance] = interleaved(calls, rounds=_ROUNDS, times=_TRANSACTIONS, clock=time.perf_counter)
     return found
+
+
+def keyed(environment: Mapping[str, str]) -> dict[str, list[float]]:
+    """At 2 ms, the seconds of a read and two writes: without a key, and with each lookup of one."""
+    options = options_of(environment)
+    events = itertools.count()
+
+    def work(event: dict[str, int], tx: Transaction) -> None:
+        tx.value(READ, id=1)
+        for _ in range(2):
+            tx.defer(WRITE, a=1, id=1)
+
+    with away(options.port, 2) as port, connect(options.replace(port=port)) as connection:
+        connection.run(Idempotency(key="n").create_table())
+        keys = {"no key": None, "`first`": Idempotency(key="n", lookup="first"), "`ride`": Idempotency(key="n", lookup="ride")}
+        handlers = {name: with_dsql_transaction(source=connection, idempotency=key)(work) for name, key in keys.items()}
+        calls = {name: partial(lambda handler: handler({"n": next(events)}), handler) for name, handler in handlers.items()}
+        return interleaved(calls, rounds=_ROUNDS, times=4 * _TRANSACTIONS, clock=time.perf_counter)
 
 
 def decoding(environment: Mapping[str, str], *, rounds: int = 15, times: int = 5) -> dict[str, dict[str, list[float]]]:
@@ -79,91 +92,65 @@ def decoding(environment: Mapping[str, str], *, rounds: int = 15, times: int = 5
     options = options_of(environment)
     with ExitStack() as stack:
         ours = stack.enter_context(connect(options))
-        ours.run("DROP TABLE IF EXISTS numbers")
-        ours.run("CREATE TABLE numbers (n int PRIMARY KEY)")
+        for sql in ("DROP TABLE IF EXISTS numbers", "CREATE TABLE numbers (n int PRIMARY KEY)"):
+            ours.run(sql)
         ours.run(f"INSERT INTO numbers SELECT generate_series(1, {ROWS})")
-        native = _stock_connection(options)
+        native = stock_connection(options)
         stack.callback(native.close)
-        authority = stack.enter_context(authority_of(environment))
-        libpq = stack.enter_context(
-            psycopg.connect(
-                host=options.host,
-                hostaddr=options.hostaddr,
-                port=options.port,
-                user="admin",
-                dbname="postgres",
-                password=options.token().value,
-                sslmode="verify-full",
-                sslrootcert=authority,
-                autocommit=True,
-            )
-        )
+        where = stack.enter_context(libpq_of(environment))
+        libpq = stack.enter_context(psycopg.connect(dbname="postgres", password=options.token().value, **where))
         works: dict[str, Callable[[], Any]] = {
-            "stock pg8000": lambda: native.run(_ROWS_SQL + " LIMIT :n", n=ROWS),
-            "psycopg 3 (C)": lambda: libpq.execute(_ROWS_SQL.replace("%", "%%") + " LIMIT %s", (ROWS,)).fetchall(),
+            STOCK: lambda: native.run(_ROWS_SQL + " LIMIT :n", n=ROWS),
+            _LIBPQ: lambda: libpq.execute(_ROWS_SQL.replace("%", "%%") + " LIMIT %s", (ROWS,)).fetchall(),
             HERE: lambda: ours.run(_ROWS_SQL + " LIMIT :n", n=ROWS),
         }
-        return {
-            "CPU time of the client": interleaved(works, rounds=rounds, times=times, clock=time.process_time),
-            "elapsed, the server's time included": interleaved(works, rounds=rounds, times=times, clock=time.perf_counter),
-        }
+        clocks = {_CPU: time.process_time, _ELAPSED: time.perf_counter}
+        return {what: interleaved(works, rounds=rounds, times=times, clock=clock) for what, clock in clocks.items()}
 
 
-def _stock_connection(options: ConnectOptions) -> pg8000.native.Connection:
-    return pg8000.native.Connection(
-        "admin",
-        host=options.hostaddr,
-        port=options.port,
-        database="postgres",
-        password=options.token().value,
-        ssl_context=NamedContext.of(options),
-    )
+def _ratios(times: Mapping[str, list[float]], name: str, other: str) -> list[float]:
+    return [first / second for first, second in zip(times[name], times[other], strict=True)]
+
+
+def _medians(times: Mapping[str, list[float]]) -> list[str]:
+    return [f"{number(statistics.median(each) * 1000)} ms" for each in times.values()]
 
 
 def section(environment: Mapping[str, str], *, say: Say) -> Section:
     """The page's chapter, with its chart."""
+    accounts(environment)
     with credentials_of(environment):
         found = transactions(environment, say=say)
-        say("latency: rows")
+        say("latency: keys, and rows")
+        keys = keyed(environment)
         decoded = decoding(environment)
     rows = [
-        [
-            f"{work}, {distance} ms",
-            *(f"{number(statistics.median(times) * 1000)} ms" for times in clients.values()),
-            *(
-                ratio([theirs / own for theirs, own in zip(clients[name], clients[HERE], strict=True)])
-                for name in (STOCK, CONNECTOR)
-            ),
-        ]
+        [f"{work}, {distance} ms", *_medians(clients), *(ratio(_ratios(clients, name, HERE)) for name in (STOCK, CONNECTOR))]
         for (work, distance), clients in found.items()
     ]
-    decoding_head = ["1,000 rows", *next(iter(decoded.values())), "stock, times ours", "ours, times psycopg 3", "target holds"]
+    decoding_head = ["1,000 rows", *decoded[_CPU], "stock, times ours", "ours, times psycopg 3", "target holds"]
     decoding_rows = []
     for what, clients in decoded.items():
-        to_stock = [theirs / own for theirs, own in zip(clients["stock pg8000"], clients[HERE], strict=True)]
-        to_libpq = [own / theirs for theirs, own in zip(clients["psycopg 3 (C)"], clients[HERE], strict=True)]
-        decoding_rows.append(
-            [
-                what,
-                *(f"{number(statistics.median(times) * 1000)} ms" for times in clients.values()),
-                ratio(to_stock),
-                ratio(to_libpq),
-                yes(held=statistics.median(to_stock) >= 2.5 and statistics.median(to_libpq) <= 1.5) if "CPU" in what else "",
-            ]
-        )
+        to_stock, to_libpq = _ratios(clients, STOCK, HERE), _ratios(clients, HERE, _LIBPQ)
+        held = yes(held=statistics.median(to_stock) >= 2.5 and statistics.median(to_libpq) <= 1.5) if what == _CPU else ""
+        decoding_rows.append([what, *_medians(clients), ratio(to_stock), ratio(to_libpq), held])
     chart = charts.bars(
-        f"A transaction at 10 ms of round trip: {WORKS[2]}",
-        {name: {"ms": statistics.median(times) * 1000} for name, times in found[WORKS[2], 10].items()},
+        f"A transaction at 10 ms of round trip: {READ_AND_WRITES}",
+        {name: {"ms": statistics.median(times) * 1000} for name, times in found[READ_AND_WRITES, 10].items()},
         unit="ms",
     )
     peers = versions()
-    text = f"""Transactions on the local DSQL through a proxy that hands on every byte later; median of {_ROUNDS} rounds of
-{_TRANSACTIONS} transactions, every second round in the reverse order; ratios are taken within a round. pg8000
-{peers["pg8000"]}, `aurora-dsql-python-connector` {peers["aurora-dsql-python-connector"]} on psycopg {peers["psycopg"]}.
+    text = f"""Transactions on the local DSQL through a proxy that delays every byte; medians of {_ROUNDS} rounds of
+{_TRANSACTIONS} transactions, every second round in the reverse order; ratios are taken within a round. pg8000 {peers["pg8000"]},
+`aurora-dsql-python-connector` {peers["aurora-dsql-python-connector"]} on psycopg {peers["psycopg"]}.
 
-{table(["work, round trip", STOCK, CONNECTOR, HERE, "stock pg8000, times ours", "connector, times ours"], rows)}
+{table(["work, round trip", *CLIENTS, "stock pg8000, times ours", "connector, times ours"], rows)}
 
 ![latency](latency.svg)
+
+An idempotency key costs a read and two writes, at 2 ms: `first`, which reads the key in a flight of its own, takes
+{ratio(_ratios(keys, "`first`", "no key"))} times as long as no key; `ride`, which adds a row to the flight of COMMIT,
+{ratio(_ratios(keys, "`ride`", "no key"))} times.
 
 {ROWS:,} rows of 10 columns (int, text, numeric, timestamptz, uuid, jsonb, bool, float, date, NULL), from the statement to Python
 values. The target for the decoding is at least 2.5 times as fast as stock pg8000 and within 1.5 times of psycopg
@@ -172,16 +159,3 @@ values. The target for the decoding is at least 2.5 times as fast as stock pg800
 {table(decoding_head, decoding_rows)}
 """
     return Section(title="Latency", text=text, charts={"latency.svg": chart})
-
-
-def main() -> None:
-    """Print the chapter."""
-    with served() as environment:
-        with connect(options_of(environment)) as connection:
-            connection.run("CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL)")
-            connection.run("INSERT INTO accounts VALUES (1, 100)")
-        print(section(environment, say=lambda line: print(line, file=sys.stderr)).text)
-
-
-if __name__ == "__main__":
-    main()

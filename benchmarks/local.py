@@ -12,8 +12,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from dsql_lambda import ConnectOptions
+from dsql_lambda import ConnectOptions, connect
 from dsql_lambda.credentials import Credentials
 
 
@@ -59,9 +60,18 @@ def credentials_of(environment: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def authority_of(environment: Mapping[str, str]) -> Iterator[str]:
-    """The path of a file with its certificate, for libpq."""
+def libpq_of(environment: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """What libpq needs beside the password and the database's name; its certificate is in a file."""
     with tempfile.NamedTemporaryFile("w", suffix=".pem") as authority:
         authority.write(environment["DSQL_SSLROOTCERT"])
         authority.flush()
-        yield authority.name
+        place = {name: environment[f"DSQL_{name.upper()}"] for name in ("host", "hostaddr", "port")}
+        yield {**place, "user": "admin", "sslmode": "verify-full", "sslrootcert": authority.name, "autocommit": True}
+
+
+def accounts(environment: Mapping[str, str]) -> None:
+    """A table `accounts` with 100 rows, new."""
+    with connect(options_of(environment)) as connection:
+        connection.run("DROP TABLE IF EXISTS accounts")
+        connection.run("CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL)")
+        connection.run("INSERT INTO accounts SELECT n, 100 FROM generate_series(1, 100) n")

@@ -30,12 +30,6 @@ def ratio(values: Sequence[float]) -> str:
     return f"{number(statistics.median(values))} ({number(min(values))} to {number(max(values))})"
 
 
-def quartiles(values: Sequence[float]) -> str:
-    """Between which two numbers the middle half lies: for differences, whose ends are the machine's other work."""
-    low, _, high = statistics.quantiles(values, n=4)
-    return f"{number(low)} to {number(high)}"
-
-
 def number(value: float) -> str:
     """Three digits at most, as a person would write them."""
     if value >= 99.5:

@@ -1,13 +1,11 @@
 """Round trips: how often each client waits for the server, counted at the server's side. No time is measured.
 
-Knows the local DSQL's log: a `flight` is what a client sent before it waited. `python -m benchmarks.round_trips` prints the
-table.
+Knows the local DSQL's log: a `flight` is what a client sent before it waited.
 """
 
 from __future__ import annotations
 
 import ssl
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,63 +15,32 @@ import pg8000.native
 from dsql_lambda import ConnectOptions, Transaction, connect
 from dsql_local import LocalDsql
 
-from .local import authority_of, credentials_of, options_of
+from .local import credentials_of, libpq_of, options_of
 from .peers import versions
 from .report import Say, Section, table, yes
 
 READ = "SELECT balance FROM accounts WHERE id = :id"
 WRITE = "UPDATE accounts SET balance = balance + :a WHERE id = :id"
-_STATEMENTS = 3
 
-WORKS = (
+ONE, DEPENDENT, READ_AND_WRITES, WRITES, EMPTY, CONNECTING = (
     "one parameterised statement, no transaction",
-    f"BEGIN, {_STATEMENTS} dependent statements, COMMIT",
+    "BEGIN, 3 dependent statements, COMMIT",
     "a read, then 2 writes, COMMIT",
     "3 writes, COMMIT",
     "an empty transaction",
+    "connecting: TCP, TLS, startup, password, and SSLRequest where it is not direct",
 )
-CONNECTING = "connecting"
 STOCK, CONNECTOR, HERE = "stock pg8000 native", "connector on psycopg 3", "here"
-
-FLOORS = {STOCK: (3, 11, 11, 11, 2), CONNECTOR: (1, 5, 5, 5, 2), HERE: (1, 4, 2, 1, 0)}
-"""What the issue of round trips allows: 3N + 2, N + 2, N + 1, and so on."""
+MOST_HERE = {ONE: 1, DEPENDENT: 4, READ_AND_WRITES: 2, WRITES: 1, EMPTY: 0, CONNECTING: 4}
 
 Client = Mapping[str, Callable[[], Any]]
+"""What does each work once."""
 
 
-@contextmanager
-def stock(options: ConnectOptions) -> Iterator[Client]:
-    """pg8000 as it is installed, with the layer's token."""
-    connection = pg8000.native.Connection(
-        "admin",
-        host=options.hostaddr,
-        port=options.port,
-        database="postgres",
-        password=options.token().value,
-        ssl_context=NamedContext.of(options),
-    )
-
-    def transaction(*works: tuple[str, dict[str, Any]]) -> None:
-        connection.run("BEGIN")
-        for sql, params in works:
-            connection.run(sql, **params)
-        connection.run("COMMIT")
-
-    read, write = (READ, {"id": 1}), (WRITE, {"a": 1, "id": 1})
-    yield dict(
-        zip(
-            WORKS,
-            (
-                lambda: connection.run(READ, id=1),
-                lambda: transaction(*[read] * _STATEMENTS),
-                lambda: transaction(read, write, write),
-                lambda: transaction(write, write, write),
-                transaction,
-            ),
-            strict=True,
-        )
-    )
-    connection.close()
+def _works(one: Callable[[], Any], transaction: Callable[[list[str]], Any]) -> Client:
+    """The works of a client whose statements in a transaction are sent one by one."""
+    statements = {DEPENDENT: [READ] * 3, READ_AND_WRITES: [READ, WRITE, WRITE], WRITES: [WRITE] * 3, EMPTY: []}
+    return {ONE: one, **{work: lambda each=each: transaction(each) for work, each in statements.items()}}  # type: ignore[misc]
 
 
 class NamedContext(ssl.SSLContext):
@@ -81,16 +48,40 @@ class NamedContext(ssl.SSLContext):
 
     name = ""
 
-    @classmethod
-    def of(cls, options: ConnectOptions) -> NamedContext:
-        context = cls(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=options.sslrootcert)
-        context.name = options.host
-        return context
-
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
         """As ever, for the cluster's name."""
         return super().wrap_socket(*args, **{**kwargs, "server_hostname": self.name})
+
+
+def stock_connection(options: ConnectOptions) -> pg8000.native.Connection:
+    """pg8000 as it is installed, with the layer's token."""
+    context = NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=options.sslrootcert)
+    context.name = options.host
+    return pg8000.native.Connection(
+        "admin",
+        host=options.hostaddr,
+        port=options.port,
+        database="postgres",
+        password=options.token().value,
+        ssl_context=context,
+    )
+
+
+@contextmanager
+def stock(options: ConnectOptions, environment: Mapping[str, str]) -> Iterator[Client]:
+    """Stock pg8000."""
+    connection = stock_connection(options)
+    parameters = {READ: {"id": 1}, WRITE: {"a": 1, "id": 1}}
+
+    def transaction(statements: list[str]) -> None:
+        connection.run("BEGIN")
+        for sql in statements:
+            connection.run(sql, **parameters[sql])
+        connection.run("COMMIT")
+
+    yield _works(lambda: connection.run(READ, id=1), transaction)
+    connection.close()
 
 
 @contextmanager
@@ -98,136 +89,82 @@ def connector(options: ConnectOptions, environment: Mapping[str, str]) -> Iterat
     """AWS's Python connector on psycopg 3, with its own token."""
     import aurora_dsql_psycopg  # noqa: PLC0415 - it imports boto3
 
-    with credentials_of(environment), authority_of(environment) as authority:
-        connection = aurora_dsql_psycopg.connect(
-            host=options.host,
-            hostaddr=options.hostaddr,
-            port=options.port,
-            user="admin",
-            sslmode="verify-full",
-            sslrootcert=authority,
-            autocommit=True,
-        )
-    read, write = READ.replace(":id", "%(id)s"), WRITE.replace(":a", "%(a)s").replace(":id", "%(id)s")
+    with credentials_of(environment), libpq_of(environment) as where:
+        connection = aurora_dsql_psycopg.connect(**{**where, "port": options.port})
 
-    def transaction(*works: str) -> None:
+    def run(sql: str) -> None:
+        cursor = connection.execute(sql.replace(":id", "%(id)s").replace(":a", "%(a)s"), {"id": 1, "a": 1})
+        if cursor.description:
+            cursor.fetchall()
+
+    def transaction(statements: list[str]) -> None:
         with connection.transaction():
-            for sql in works:
-                cursor = connection.execute(sql, {"id": 1, "a": 1})
-                if cursor.description:
-                    cursor.fetchall()
+            for sql in statements:
+                run(sql)
 
-    yield dict(
-        zip(
-            WORKS,
-            (
-                lambda: connection.execute(read, {"id": 1}).fetchall(),
-                lambda: transaction(*[read] * _STATEMENTS),
-                lambda: transaction(read, write, write),
-                lambda: transaction(write, write, write),
-                transaction,
-            ),
-            strict=True,
-        )
-    )
+    yield _works(lambda: run(READ), transaction)
     connection.close()
 
 
 @contextmanager
-def layer(options: ConnectOptions) -> Iterator[Client]:
-    """The layer: deferred writes where the work has writes that need no answer."""
+def layer(options: ConnectOptions, environment: Mapping[str, str]) -> Iterator[Client]:
+    """The layer: writes need no answer here, so they are deferred."""
     connection = connect(options)
 
-    def dependent(tx: Transaction) -> None:
-        for _ in range(_STATEMENTS):
-            tx.run(READ, id=1)
+    def transaction(statements: list[str]) -> None:
+        def work(tx: Transaction) -> None:
+            for sql in statements:
+                if sql == READ:
+                    tx.run(sql, id=1)
+                else:
+                    tx.defer(sql, a=1, id=1)
 
-    def read_then_write(tx: Transaction) -> None:
-        tx.run(READ, id=1)
-        tx.defer(WRITE, a=1, id=1)
-        tx.defer(WRITE, a=1, id=1)
+        connection.transaction_with_retry(work)
 
-    def write(tx: Transaction) -> None:
-        for _ in range(3):
-            tx.defer(WRITE, a=1, id=1)
-
-    yield dict(
-        zip(
-            WORKS,
-            (
-                lambda: connection.run(READ, id=1),
-                lambda: connection.transaction_with_retry(dependent),
-                lambda: connection.transaction_with_retry(read_then_write),
-                lambda: connection.transaction_with_retry(write),
-                lambda: connection.transaction_with_retry(lambda tx: None),
-            ),
-            strict=True,
-        )
-    )
+    yield _works(lambda: connection.run(READ, id=1), transaction)
     connection.close()
+
+
+CLIENTS = {STOCK: stock, CONNECTOR: connector, HERE: layer}
 
 
 def count() -> dict[str, dict[str, int]]:
     """The flights of each work by each client, and the round trips of connecting."""
-    counted: dict[str, dict[str, int]] = {}
+    counted: dict[str, dict[str, int]] = {name: {} for name in CLIENTS}
     with LocalDsql() as dsql:
         options = options_of(dsql.environment)
         dsql.execute("CREATE TABLE accounts (id int PRIMARY KEY, balance int NOT NULL); INSERT INTO accounts VALUES (1, 100)")
-        clients: dict[str, Callable[[], Any]] = {
-            STOCK: lambda: stock(options),
-            CONNECTOR: lambda: connector(options, dsql.environment),
-            HERE: lambda: layer(options),
-        }
-        with connect(options):
-            pass  # the layer remembers from here on whether the server speaks direct TLS
-        for name, opened in clients.items():
+        for name, opened in CLIENTS.items():
             dsql.clear_log()
             with ExitStack() as stack:
-                works = stack.enter_context(opened())
+                works = stack.enter_context(opened(options, dsql.environment))
                 direct = [event.negotiation == "direct" for event in dsql.log if event.kind == "connect"]
-                counted[name] = {CONNECTING: 4 if direct == [True] else 5}  # TCP, TLS, startup, password; and SSLRequest
                 for work, do in works.items():
                     for _ in range(6):  # psycopg prepares a statement that it has met five times, in a flight of its own
                         do()
                     dsql.clear_log()
                     do()
                     counted[name][work] = sum(event.kind == "flight" for event in dsql.log)
+                counted[name][CONNECTING] = 4 if direct == [True] else 5  # TCP, TLS, startup, password; and SSLRequest
     return counted
 
 
-def section(*, say: Say) -> Section:
+def section(_: Mapping[str, str], *, say: Say) -> Section:
     """The page's chapter."""
     say("round trips: counting")
     counted = count()
     found = versions()
-    clients = (STOCK, CONNECTOR, HERE)
     rows = [
-        [work, *(str(counted[name][work]) for name in clients), yes(held=counted[HERE][work] <= FLOORS[HERE][index])]
-        for index, work in enumerate(WORKS)
+        [work, *(str(counted[name][work]) for name in CLIENTS), yes(held=counted[HERE][work] <= most)]
+        for work, most in MOST_HERE.items()
     ]
-    rows.append(
-        [
-            "connecting: TCP, TLS, startup, password, and SSLRequest where it is not direct",
-            *(str(counted[name][CONNECTING]) for name in clients),
-            yes(held=counted[HERE][CONNECTING] == 4),
-        ]
-    )
     text = f"""Flights that the local DSQL received, each of which a client waits for; pg8000 {found["pg8000"]},
 `aurora-dsql-python-connector` {found["aurora-dsql-python-connector"]} on psycopg {found["psycopg"]}. They do not depend on
 the machine.
 
-{table(["work", *clients, "target holds"], rows)}
+{table(["work", *CLIENTS, "target holds"], rows)}
 
 libpq speaks direct TLS too where it is asked to (`sslnegotiation=direct`); the connector does not ask. On a connection that
-was idle for 60 s or more, the layer's BEGIN goes ahead alone: one flight more.
+was idle for 60 s or more, the layer's BEGIN is sent alone: one flight more.
 """
     return Section(title="Round trips", text=text)
-
-
-def main() -> None:
-    """Print the chapter."""
-    print(section(say=lambda line: print(line, file=sys.stderr)).text)
-
-
-if __name__ == "__main__":
-    main()

@@ -38,7 +38,7 @@ PASSING = frozenset({Refusal.UNREACHABLE, Refusal.BUSY, Refusal.WAKING})
 """What waiting can mend."""
 
 _FIRST_WAIT_SECONDS = {Refusal.UNREACHABLE: 0.05, Refusal.BUSY: 0.1, Refusal.WAKING: 0.5}
-_LONGEST_WAIT_SECONDS = 2.0  # benchmarks/storm.py: thousands that wait longer leave a part of what the cluster admits unused
+_LONGEST_WAIT_SECONDS = 2.0  # thousands that wait longer leave a part of what the cluster admits unused: simulated at 5 s
 
 
 def wait_before(refusal: Refusal, tries: int, random: Callable[[], float]) -> float:

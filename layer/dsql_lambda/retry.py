@@ -23,7 +23,7 @@ Backoff = Literal["exponential", "proportional"]
 _MOST_ATTEMPTS = 100
 _LONGEST_DELAY_MS = 5000.0
 
-# The proportional delay's shares, as `benchmarks/contention.py` found them.
+# The proportional delay's shares; `benchmarks/contention.py` shows what they do.
 _OF_ELAPSED = 1 / 8
 _OF_LAST_ATTEMPT = 5
 _OF_REMAINING = 1 / 60
@@ -91,7 +91,7 @@ class OCCRetryConfig(Frozen):
     def for_lambda(cls) -> OCCRetryConfig:
         """What a Lambda function gets unless it says otherwise: the deadline is the bound, not the attempts.
 
-        `benchmarks/contention.py` found the numbers. The time lost to a row says how crowded it is, so the delay grows with it;
+        `benchmarks/contention.py` shows what they do. The time lost to a row says how crowded it is, so the delay grows with it;
         the time left bounds it, so that a handler tries ever more often towards its deadline and newcomers do not starve it.
         """
         return cls(
