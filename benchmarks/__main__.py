@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import cold_start, contention, init_phase, latency, local_dsql, own_costs, round_trips
 from .local import served
-from .report import Section
+from .report import Section, paragraph
 
 DOCS = Path(__file__).parents[1] / "docs"
 CHAPTERS = {
@@ -63,7 +63,7 @@ range. What is slow or misses its target is listed too.
 make bench                            # all of it, in at most 15 minutes on two cores
 ```
 
-`.venv/bin/python -m benchmarks <chapter>` prints one chapter: {", ".join(f"`{name}`" for name in CHAPTERS)}.
+{paragraph(f"`.venv/bin/python -m benchmarks <chapter>` prints one chapter: {', '.join(f'`{name}`' for name in CHAPTERS)}.")}
 Instructions, round trips and the simulation of contention do not depend on the machine's load.
 """
     return "\n".join([head, *(f"## {section.title}\n\n{section.text.strip()}\n" for section in sections)])

@@ -28,7 +28,7 @@ from . import charts
 from .lambda_process import Function, run
 from .local import accounts, libpq_of
 from .peers import CONNECTOR, OURS, PACKAGES, SELECT_1, TRANSACTION, WITHOUT_DATABASE, versions
-from .report import Say, Section, number, ratio, table, yes
+from .report import Say, Section, number, paragraph, ratio, table, yes
 
 _LAYER = Path(__file__).parents[1] / "layer"
 _ROUNDS = 7
@@ -192,7 +192,7 @@ def section(environment: Mapping[str, str], *, say: Say) -> Section:
 (awslambdaric), fed by a stand-in for the Runtime API. The function has a Powertools Logger with the Lambda context and one
 transaction of a read and a write. It is written as each client's documentation shows, and packaged with bytecode for every module
 or with none. Ours is the layer as it is built.
-Peers: {", ".join(f"{name} {found[name]}" for name in PACKAGES)}.
+{paragraph(f"Peers: {', '.join(f'{name} {found[name]}' for name in PACKAGES)}.")}
 
 {goals(counts)}
 

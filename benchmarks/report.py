@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,11 @@ class Section:
     title: str
     text: str
     charts: dict[str, str] = field(default_factory=dict)
+
+
+def paragraph(text: str) -> str:
+    """Lines short enough to read, each name whole."""
+    return textwrap.fill(text, 124, break_on_hyphens=False, break_long_words=False)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
