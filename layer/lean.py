@@ -2,9 +2,9 @@
 
     python layer/lean.py <the folder that holds pg8000>
 
-pg8000 imports at its top what a first row from DSQL never needs: scramp, dateutil.parser, importlib.metadata, uuid, and in the
-package itself both DB-API modules. That is two thirds of what its import costs. Version and text must be those that the moves
-below were written for; nothing else is changed.
+pg8000 imports at its top what a first row from DSQL never needs: scramp, hashlib, dateutil.parser, importlib.metadata, uuid,
+and in the package itself both DB-API modules. That is two thirds of what its import costs. Version and text must be those that
+the moves below were written for; nothing else is changed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Move(NamedTuple):
 CORE = (
     Move("from importlib.metadata import version\n", ""),
     Move('ver = version("pg8000")\n', f'ver = "{VERSION}"\n'),
+    Move("from hashlib import md5\n", ""),
+    Move('            pwd = b"md5" + md5(\n', '            from hashlib import md5\n\n            pwd = b"md5" + md5(\n'),
     Move("import scramp\n\n", ""),
     Move("            self.auth = scramp.", "            import scramp\n\n            self.auth = scramp."),
 )

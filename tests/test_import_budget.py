@@ -55,7 +55,7 @@ OURS = {
 HANDLERS = {"dsql_lambda.cache", "dsql_lambda.decorator", "dsql_lambda.stacked"}
 
 STANDARD = """
-    annotationlib array ast base64 binascii contextvars datetime dis hashlib hmac importlib inspect ipaddress opcode
+    annotationlib array ast base64 binascii contextvars datetime dis importlib inspect ipaddress opcode
     select selectors socket ssl struct token tokenize typing
 """.split()  # noqa: SIM905 - it reads better so
 """Of the standard library, beyond what awslambdaric has loaded, for any of the supported versions; what begins with an underscore

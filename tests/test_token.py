@@ -1,6 +1,7 @@
 """The token: it equals botocore's byte for byte, is made without botocore, and is never shown."""
 
 import datetime
+import hmac
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from dsql_lambda import ConnectOptions, Token, TokenError
 from dsql_lambda.credentials import Credentials
-from dsql_lambda.iam_token import presign
+from dsql_lambda.iam_token import hmac_sha256, presign
 from dsql_lambda.options import signer_for
 from dsql_lambda.token import main
 
@@ -72,6 +73,13 @@ def test_a_token_is_botocores_byte_for_byte(
     assert ours == peer(host, region, action, credentials, duration_secs, at)
     options = ConnectOptions(host=host, user=user, credentials=credentials, token_duration_secs=duration_secs)
     assert options.token(at=float(at)).value == ours
+
+
+@pytest.mark.parametrize("key_bytes", [0, 1, 32, 63, 64, 65, 200])
+def test_the_hmac_is_the_standard_librarys(key_bytes):
+    """Of keys shorter and longer than a block."""
+    key, message = bytes(range(key_bytes)), b"what is signed"
+    assert hmac_sha256(key, message) == hmac.digest(key, message, "sha256")
 
 
 def test_the_environments_credentials_are_signed_with_no_import_of_boto3():

@@ -25,13 +25,14 @@ from .system import NEVER
 class Claim:
     """One user of one connection at a time: a running transaction, by the frame that runs it."""
 
+    evidence = Evidence()
+    """What the present attempt is judged by; this one, before the first attempt, is everybody's and stays empty."""
+
     def __init__(self, frame: FrameType | None, *, deadline_at: float = NEVER) -> None:
         self.deadline_at = deadline_at
         """The moment that its transaction is to be done by."""
         self.outer: Claim | None = None
         """The one whose context it was made in: its transaction waits for this one, in a thread or a task of its own."""
-        self.evidence = Evidence()
-        """What the present attempt is judged by."""
         self.place: Place | None = None
         """Where its connection is kept; set before the place is taken."""
         self._frame = frame

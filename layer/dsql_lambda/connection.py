@@ -14,6 +14,7 @@ from .claim import Claim, Lease, Place
 from .connector import ConnectionFactory, as_options
 from .driver import native
 from .errors import TransactionError
+from .evidence import Evidence
 from .flight import Statement
 from .options import ConnectOptions
 from .outcome import Ending, outcome_of, outcome_unknown
@@ -109,6 +110,7 @@ class TransactionBlock:
         self._connection = connection
         self._read_only = read_only
         self._claim = Lease(self)
+        self._claim.evidence = Evidence()
         self._tx: Transaction | None = None
 
     def __enter__(self) -> Transaction:

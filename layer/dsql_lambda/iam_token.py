@@ -8,20 +8,28 @@ https://docs.aws.amazon.com/aurora-dsql/latest/userguide/authentication-authoriz
 
 from __future__ import annotations
 
-import hmac
 import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any
 
 from .credentials import Credentials, chain_credentials, environment_credentials, read_credentials
 from .frozen import Frozen
 
+try:
+    # As `random` does: importing `hashlib`, or `hmac` which imports it, costs more than all the rest of a token, for it asks
+    # OpenSSL for each of its algorithms.
+    from _sha2 import sha256  # type: ignore[import-not-found]
+except ImportError:  # Python 3.11, or an interpreter built without it
+    from hashlib import sha256
+
 LONGEST_TOKEN_SECS = 604_800  # SigV4's own limit for a presigned request: a week
 
 _EMPTY_PAYLOAD = sha256(b"").hexdigest()
+_BLOCK_BYTES = 64
+_INNER = int.from_bytes(b"\x36" * _BLOCK_BYTES)
+_OUTER = int.from_bytes(b"\x5c" * _BLOCK_BYTES)
 _REFRESH_SHARE = 0.2  # of a token's life: below that a new one is signed
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -136,9 +144,17 @@ def presign(  # noqa: PLR0917
     to_sign = f"AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
     key = f"AWS4{credentials.secret_key}".encode()
     for part in scope.split("/"):
-        key = hmac.digest(key, part.encode(), "sha256")
-    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
+        key = hmac_sha256(key, part.encode())
+    signature = hmac_sha256(key, to_sign.encode()).hex()
     return f"{host}/?{'&'.join(encoded)}&X-Amz-Signature={signature}"
+
+
+def hmac_sha256(key: bytes, message: bytes) -> bytes:
+    """HMAC with SHA-256, as RFC 2104 defines it."""
+    block = int.from_bytes((key if len(key) <= _BLOCK_BYTES else sha256(key).digest()).ljust(_BLOCK_BYTES, b"\0"))
+    inner = sha256((block ^ _INNER).to_bytes(_BLOCK_BYTES) + message).digest()
+    outer: bytes = sha256((block ^ _OUTER).to_bytes(_BLOCK_BYTES) + inner).digest()
+    return outer
 
 
 def _percent_encoded(value: str) -> str:

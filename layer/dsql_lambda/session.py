@@ -97,7 +97,8 @@ class Session:
     @property
     def transaction_status(self) -> bytes:
         """What the last ReadyForQuery said: `IDLE`, `IN_TRANSACTION` or `FAILED`."""
-        return bytes(self.connection._transaction_status)
+        status: bytes = self.connection._transaction_status
+        return status
 
     def reason_to_replace(self, expires_at: float) -> str:
         """Why it can't be used again, by what is known without asking the server; empty if it can. Ages by wall clock.
@@ -106,7 +107,7 @@ class Session:
         """
         if self.transport.is_inherited:
             return "fork"
-        if self.is_closed or self.is_busy:
+        if self.transport.failure is not None or self.is_busy:
             return "closed"
         now = self.clock()
         if now >= expires_at or now < self.opened_at:

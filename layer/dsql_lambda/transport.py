@@ -26,6 +26,7 @@ _LAST_WORDS = 1_048_576  # read at most so much of what the peer said before it 
 
 _CLOSED = ("connection is closed",)
 _AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_HAS_POLL = hasattr(select, "poll")  # Windows has none
 _forks = 0
 
 
@@ -65,6 +66,7 @@ class Transport:
         self._forks = _forks
         self._deadline_at = NEVER
         self._is_late = False
+        self._poll = _poll(sock, select.POLLIN) if _HAS_POLL else None  # kept for `is_readable`, which every reuse asks
         sock.settimeout(0)
 
     def __del__(self) -> None:
@@ -147,7 +149,7 @@ class Transport:
 
     def is_readable(self) -> bool:
         """Has something arrived that nobody asked for? On an idle connection that is the peer's goodbye. One poll, no wait."""
-        return self.has_unread or bool(_wait(self.sock, 0.0))
+        return self.has_unread or bool(self._poll.poll(0) if self._poll is not None else _wait(self.sock, 0.0))
 
     def refuse_if_past_deadline(self) -> None:
         """Raise `DeadlineReached` if the deadline has passed: long work on what has arrived asks between its parts."""
@@ -264,13 +266,18 @@ _READABLE = 1
 _WRITABLE = 2
 
 
+def _poll(sock: socket.socket, events: int) -> select.poll:
+    poll = select.poll()
+    poll.register(sock, events)
+    return poll
+
+
 def _wait(sock: socket.socket, seconds: float | None, *, to_write: bool = False) -> int:
     """Wait until the socket is readable (or writable): which of them it is, 0 when the time is over."""
-    if not hasattr(select, "poll"):  # Windows
+    if not _HAS_POLL:
         readable, writable, _ = select.select([sock], [sock] if to_write else [], [], seconds)
         return (_READABLE if readable else 0) | (_WRITABLE if writable else 0)
-    poll = select.poll()
-    poll.register(sock, select.POLLIN | (select.POLLOUT if to_write else 0))
+    poll = _poll(sock, select.POLLIN | (select.POLLOUT if to_write else 0))
     # Rounded up: a wait that ends a moment early would spin.
     events = poll.poll(None if seconds is None else int(min(seconds, _LONGEST_WAIT) * 1000) + (seconds > 0))
     return sum(
