@@ -181,6 +181,6 @@ crowded a row is shows only in what was lost to it: an eighth of the time taken 
 grows where conflicts go on. A handler that waits long is overtaken by newcomers, which do not wait at all. So the delay ends at
 five attempts, and shrinks with the time that is left: the handler that has waited longest tries most often. Attempts are not
 counted, for where ten of them make one commit, some handlers lose a hundred. No client's policy helps a transaction that takes
-several times as long as its rivals: the row has changed whenever it comes to commit.
+several times as long as those that it competes with: the row has changed whenever it comes to commit.
 """
     return Section(title="Contention", text=text)

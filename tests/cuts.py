@@ -56,7 +56,7 @@ class Relay:
         self._cut: tuple[str, int, str] | None = None
         self.passed = {OUT: 0, BACK: 0}
         """Bytes since it was armed."""
-        self.has_struck = False
+        self.has_cut = False
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -68,10 +68,10 @@ class Relay:
         self._thread.join()
 
     def arm(self, cut: tuple[str, int, str] | None) -> None:
-        """From now on count; strike in this direction, after so many bytes, in this way. None only counts."""
+        """Count from now on; cut in this direction, after so many bytes, in this way. None only counts."""
         with self._lock:
             self.passed = {OUT: 0, BACK: 0}
-            self.has_struck = False
+            self.has_cut = False
             self._cut = cut
 
     def _run(self) -> None:
@@ -117,7 +117,7 @@ class Relay:
             self._peer[one].sendall(data if cut is None else data[: max(cut[1] - before, 0)])
         if cut is not None:
             self._cut = None
-            self.has_struck = True
+            self.has_cut = True
             self._end(one, cut[2])
 
     def _end(self, one: socket.socket, how: str) -> None:
@@ -154,7 +154,7 @@ class CutPath(Path):
         super().__init__(f"cut {phase}", dsql)
         self.relay = relay
         self.phase = phase
-        self.strike: Callable[[], None] = lambda: None
+        self.inject: Callable[[], None] = lambda: None
         self.remaining_ms = 2_000.0
         probe = {"probe_after_secs": 0.0} if phase == "begin" else {}
         self.options = self.options.replace(port=relay.port, **probe)
@@ -166,19 +166,19 @@ class CutPath(Path):
                 with tx.stream("SELECT i, repeat('x', 400) AS x FROM generate_series(1, 300) i") as rows:
                     for row in rows:
                         if row["i"] == 1:
-                            self._strike()
+                            self._inject()
                         if row["i"] == 250:
                             break
             else:
                 tx.value("SELECT 1")
             if phase == "statement":
-                self._strike()
+                self._inject()
             tx.run(INSERT, run=event, attempt=tx.attempt)
             if phase == "rollback":
-                self._strike()
+                self._inject()
                 raise Refused
             if phase == "commit":
-                self._strike()
+                self._inject()
             attempt: int = tx.attempt
             return attempt
 
@@ -190,14 +190,14 @@ class CutPath(Path):
         self.go = lambda run: handler(run, Context(self.remaining_ms))
         self.ask = answer
 
-    def _strike(self) -> None:
-        strike, self.strike = self.strike, lambda: None
-        strike()
+    def _inject(self) -> None:
+        inject, self.inject = self.inject, lambda: None
+        inject()
 
     def begin(self) -> None:
         """The phases that begin with the call."""
         if self.phase in {"connect", "begin"}:
-            self._strike()
+            self._inject()
 
     def prepare(self) -> None:
         """Warm, but where connecting is what is cut."""
@@ -225,7 +225,7 @@ class Cutter:
             raise AssertionError("no path")
         self.raised = None
         self.relay.arm(None)
-        self.path.strike = self._strike
+        self.path.inject = self._inject
         begun = time.monotonic()
         try:
             self.path.begin()
@@ -234,12 +234,12 @@ class Cutter:
             self.seconds = time.monotonic() - begun
             if self.cut[2] == STOPPED:
                 self.seconds -= STOPPED_SECONDS
-            if self.relay.has_struck or self.cut[2] in {FROZEN, STOPPED}:
+            if self.relay.has_cut or self.cut[2] in {FROZEN, STOPPED}:
                 self.raised = ConnectError(f"{self.path.phase} was cut: {self.cut}, {self.path.remaining_ms} ms")
             self.relay.arm(None)
             os.kill(self.dsql.pid, signal.SIGCONT)
 
-    def _strike(self) -> None:
+    def _inject(self) -> None:
         if self.cut[2] == FROZEN:
             os.kill(self.dsql.pid, signal.SIGSTOP)
         elif self.cut[2] == STOPPED:
@@ -289,7 +289,7 @@ def _sizes(path: CutPath, relay: Relay, run: int) -> dict[str, int]:
     path.remaining_ms = 60_000
     for each in range(2):
         path.prepare()
-        path.strike = lambda: relay.arm(None)
+        path.inject = lambda: relay.arm(None)
         path.begin()
         with suppress(Refused):
             path.go(-2 * run - each)

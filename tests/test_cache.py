@@ -62,7 +62,7 @@ def test_a_connection_in_a_transaction_is_replaced(idle):
 
 
 def test_a_connection_with_something_to_read_is_replaced(idle):
-    """On an idle connection that is the peer's goodbye; so is the end of the stream."""
+    """On an idle connection it means that the peer has closed it; so does the end of the stream."""
     idle.peer.send(b"E")
     assert idle.reason() == "closed"
     idle.connection._transaction_status = IN_TRANSACTION
@@ -124,7 +124,7 @@ def test_a_connection_near_its_hour_is_replaced(stage):
 
 @pytest.mark.parametrize("how", ["rst", "fin"])
 def test_a_connection_that_the_server_closed_is_replaced(stage, how):
-    """Its goodbye is seen by one poll, before anything is sent."""
+    """One poll detects it, before anything is sent."""
     first = stage.run(pid)
     stage.dsql.close_connections(how)
     assert stage.run(pid) != first

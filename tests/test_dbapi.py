@@ -97,15 +97,15 @@ def test_sqlalchemys_errors_are_sqlalchemys(engine):
     assert getattr(caught.value.orig, "sqlstate", None) == "23514"
 
 
-def test_a_rival_is_met_and_nothing_is_lost(dsql, engine):
+def test_a_write_conflict_is_retried_and_nothing_is_lost(dsql, engine):
     """A real write-write conflict."""
-    rivals = iter([None])
+    once = iter([None])
 
     def add():
         with orm.Session(engine) as session, session.begin():
             account = session.get(Account, 1)
             assert account is not None
-            for _ in rivals:
+            for _ in once:
                 dsql.execute("UPDATE accounts SET balance = balance + 10 WHERE id = 1")
             account.balance += 1
 

@@ -64,18 +64,18 @@ def test_a_conflict_at_commit_runs_the_function_again(stage, function, code):
         assert fields["delay_ms"] == pytest.approx(stage.slept[attempt - 1] * 1000, abs=0.001)
 
 
-def test_a_rival_that_commits_first_makes_the_function_run_again(stage):
+def test_a_concurrent_commit_makes_the_function_run_again(stage):
     """A real write-write conflict: both increments are in the end there."""
-    rivals = iter([None])
+    once = iter([None])
 
-    def with_a_rival(tx):
+    def with_a_concurrent_write(tx):
         balance = tx.value("SELECT balance FROM accounts WHERE id = 1")
-        for _ in rivals:
+        for _ in once:
             stage.dsql.execute("UPDATE accounts SET balance = balance + 10 WHERE id = 1")
         tx.run("UPDATE accounts SET balance = :balance WHERE id = 1", balance=balance + 1)
         return tx.attempt
 
-    assert stage.run(with_a_rival) == 2
+    assert stage.run(with_a_concurrent_write) == 2
     assert stage.balances()[0] == 111
     assert [fields["occ_code"] for _, _, fields in stage.logger.records] == ["OC000"]
 

@@ -169,7 +169,7 @@ def unanswered() -> Transport:
 
 
 def secured(last: bytes) -> Transport:
-    """TLS whose peer ends the stream with these bytes, and without a goodbye."""
+    """TLS whose peer ends the stream with these bytes, and without close_notify."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("name").configure_cert(context)

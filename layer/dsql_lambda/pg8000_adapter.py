@@ -217,7 +217,7 @@ class PipelinedConnection(core.CoreConnection):  # type: ignore[misc]
     # Endings.
 
     def close(self) -> None:
-        """Say goodbye and close. A dead peer is no error; closing twice is, as in pg8000."""
+        """Send Terminate and close. A dead peer is no error; closing twice is, as in pg8000."""
         if self._usock is None:
             raise InterfaceError("connection is closed")
         self._usock = None

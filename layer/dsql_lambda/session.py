@@ -123,7 +123,7 @@ class Session:
         self.exchange(Flight(bytearray(message), [0], [Result(Statement("", ""))], None))
 
     def close(self) -> None:
-        """Say goodbye and close; a dead peer is no error."""
+        """Send Terminate and close; a dead peer is no error."""
         try:
             if not self.is_closed and not self.is_busy:
                 self.transport.write(core.TERMINATE_MSG)

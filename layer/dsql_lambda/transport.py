@@ -148,7 +148,7 @@ class Transport:
         return self.buffer[start : self.position]
 
     def is_readable(self) -> bool:
-        """Has something arrived that nobody asked for? On an idle connection that is the peer's goodbye. One poll, no wait."""
+        """Has something arrived that nobody asked for? On an idle connection: the peer has closed it. One poll, no wait."""
         return self.has_unread or bool(self._poll.poll(0) if self._poll is not None else _wait(self.sock, 0.0))
 
     def refuse_if_past_deadline(self) -> None:

@@ -72,7 +72,7 @@ def test_a_server_is_asked_from_another_process(runtime):
 
 
 def test_a_server_may_be_strict(runtime):
-    """`--schema-conflicts any`: DDL strikes every other session, whatever it is about."""
+    """`--schema-conflicts any`: DDL conflicts with every other session, whatever it is about."""
     with served("--schema-conflicts", "any"):
         port = running_ports()[0]
         address = make_conninfo(**request(port, "libpq", user="admin"))

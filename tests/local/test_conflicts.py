@@ -42,7 +42,7 @@ def begin(*clients):
         client.run("SELECT 1 FROM accounts")
 
 
-# --- The rival has not committed yet ---
+# --- The other transaction has not committed yet ---
 
 
 @pytest.mark.parametrize("winner", [0, 1], ids=["the first writer commits first", "the second writer commits first"])
@@ -248,11 +248,11 @@ def test_two_inserts_of_one_key(dsql, pair):
     assert pair[0].error("COMMIT") == OC000
 
 
-# --- The rival has committed ---
+# --- The other transaction has committed ---
 
 
 def test_the_loser_goes_on_as_if_alone(dsql, pair):
-    """After a rival's COMMIT the loser's statements answer on its own snapshot with its own writes, until its COMMIT fails."""
+    """After the other's COMMIT, the loser's statements answer from its own snapshot and writes, until its own COMMIT fails."""
     loser, winner = pair
     begin(loser)
     loser.run("INSERT INTO accounts VALUES (4, 400)")

@@ -1,4 +1,4 @@
-"""Faults on demand: by method, by SQL comment, by words; where each strikes, and that the table of them is whole."""
+"""Faults on demand: by method, by SQL comment, by words; where each takes effect, and that the table of them is complete."""
 
 import inspect
 import re
@@ -77,7 +77,7 @@ def test_words_that_nobody_understands_are_an_error(words):
 @pytest.mark.parametrize(
     "words", ["cut nowhere", "conflict OC009", "conflict n=0", "conflict-rate 2", "delay -1", "refuse nobody", "cut"]
 )
-def test_a_fault_that_could_never_strike_is_an_error(dsql, words):
+def test_a_fault_that_could_never_take_effect_is_an_error(dsql, words):
     """A test that asks for it does not pass for nothing."""
     with pytest.raises(InvalidFaultCommand):
         dsql.order(words)
@@ -113,7 +113,7 @@ def test_nobody_else_sees_the_comment(dsql, connect):
     assert len(kinds(dsql, "fault")) == 3
 
 
-def test_a_comment_strikes_its_own_transaction(dsql, connect):
+def test_a_comment_applies_to_its_own_transaction(dsql, connect):
     """Inside a transaction its COMMIT; another connection's goes through."""
     one, two = connect(), connect()
     for client in (one, two):
@@ -125,7 +125,7 @@ def test_a_comment_strikes_its_own_transaction(dsql, connect):
     assert dsql.execute("SELECT balance FROM accounts ORDER BY id") == [["100"], ["2"], ["100"]]
 
 
-def test_a_comment_outside_a_transaction_strikes_its_statement(dsql, connect):
+def test_a_comment_outside_a_transaction_applies_to_its_statement(dsql, connect):
     """There is no COMMIT that could: the statement conflicts, once."""
     client = connect()
     assert client.error("UPDATE accounts SET balance = 1 /* dsql: conflict OC000 */").startswith("40001")
@@ -143,7 +143,7 @@ def test_a_comment_that_nobody_understands_ends_the_connection(connect):
     assert str(lost(client.receive)) == "fin"
 
 
-def test_a_comment_can_ask_for_what_strikes_the_whole_server(dsql, connect):
+def test_a_comment_can_inject_a_fault_of_the_whole_server(dsql, connect):
     """The next connection is refused, the one that asked goes on."""
     client = connect()
     assert client.run("SELECT 1 /* dsql: refuse connections */") == [["1"]]

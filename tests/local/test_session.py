@@ -258,7 +258,7 @@ def test_a_cut_before_the_commit(dsql, connect):
     assert balances(dsql) == [100, 100, 100]
 
 
-def test_a_cut_before_the_commit_strikes_begin_with_a_statement(dsql, connect):
+def test_a_cut_before_the_commit_hits_begin_with_a_statement(dsql, connect):
     """BEGIN alone and a flight with COMMIT pass; BEGIN with a statement is cut."""
     client = connect()
     dsql.cut("before-commit")
@@ -315,7 +315,7 @@ def test_unavailable_at_a_statement(dsql, connect):
     ],
 )
 def test_a_fault_that_there_is_not_is_an_error(dsql, ask):
-    """A misspelt fault would never strike: it is refused at once, with the words there are."""
+    """A misspelt fault would never take effect: it is refused at once, with the words that exist."""
     with pytest.raises(ValueError, match="must be"):
         ask(dsql)
 

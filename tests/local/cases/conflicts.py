@@ -8,7 +8,7 @@ from . import CONCURRENCY, RECORDED, Script, Step
 CONFLICT = "40001 change conflicts with another transaction (OC000)"
 
 
-def rivals(name: str, source: str, first: tuple[str, str], second: tuple[str, str], loses: bool) -> list[Script]:
+def concurrent(name: str, source: str, first: tuple[str, str], second: tuple[str, str], loses: bool) -> list[Script]:
     """Two statements in transactions that overlap, each with its tag, in both orders; whether the later COMMIT fails."""
     return [
         Script(
@@ -33,31 +33,31 @@ DELETE = ("DELETE FROM account WHERE id = 2", "DELETE 1")
 REWRITE = "UPDATE {} SET words = 'y' WHERE id = 1"
 
 SCRIPTS = [
-    *rivals("two writers of a row", CONCURRENCY, SPEND, RENAME, loses=True),
-    *rivals("writers of two rows", RECORDED, SPEND, ("UPDATE account SET balance = 0 WHERE id = 3", "UPDATE 1"), loses=False),
-    *rivals("a writer and a deletion", CONCURRENCY, SPEND, DELETE, loses=True),
-    *rivals(
+    *concurrent("two writers of a row", CONCURRENCY, SPEND, RENAME, loses=True),
+    *concurrent("writers of two rows", RECORDED, SPEND, ("UPDATE account SET balance = 0 WHERE id = 3", "UPDATE 1"), loses=False),
+    *concurrent("a writer and a deletion", CONCURRENCY, SPEND, DELETE, loses=True),
+    *concurrent(
         "FOR UPDATE and a write", RECORDED, ("SELECT balance FROM account WHERE id = 2 FOR UPDATE", "SELECT 1"), SPEND, loses=True
     ),
-    *rivals(
+    *concurrent(
         "FOR KEY SHARE and a deletion",
         RECORDED,
         ("SELECT id FROM account WHERE holder = 'Bela' FOR KEY SHARE", "SELECT 1"),
         DELETE,
         loses=True,
     ),
-    *rivals("a plain read and a write", CONCURRENCY, ("SELECT balance FROM account", "SELECT 4"), SPEND, loses=False),
-    *rivals("a reference and a deletion", RECORDED, ("INSERT INTO payment VALUES (1, 2)", "INSERT 0 1"), DELETE, loses=True),
-    *rivals(
+    *concurrent("a plain read and a write", CONCURRENCY, ("SELECT balance FROM account", "SELECT 4"), SPEND, loses=False),
+    *concurrent("a reference and a deletion", RECORDED, ("INSERT INTO payment VALUES (1, 2)", "INSERT 0 1"), DELETE, loses=True),
+    *concurrent(
         "a reference and a change of another column",
         RECORDED,
         ("INSERT INTO payment VALUES (1, 2)", "INSERT 0 1"),
         RENAME,
         loses=False,
     ),
-    *rivals("ON DELETE CASCADE and a write of the row", RECORDED, DELETE, (REWRITE.format("memo"), "UPDATE 1"), loses=True),
-    *rivals("ON DELETE SET NULL and a write of the row", RECORDED, DELETE, (REWRITE.format("stamp"), "UPDATE 1"), loses=True),
-    *rivals(
+    *concurrent("ON DELETE CASCADE and a write of the row", RECORDED, DELETE, (REWRITE.format("memo"), "UPDATE 1"), loses=True),
+    *concurrent("ON DELETE SET NULL and a write of the row", RECORDED, DELETE, (REWRITE.format("stamp"), "UPDATE 1"), loses=True),
+    *concurrent(
         "ON DELETE SET DEFAULT and a write of the row", RECORDED, DELETE, (REWRITE.format("invoice"), "UPDATE 1"), loses=True
     ),
     Script(
