@@ -310,7 +310,7 @@ def test_prepared_statements_follow_to_the_shadow(dsql, pair):
         assert loser.error("COMMIT") == OC000
 
 
-def test_an_insert_of_a_key_that_a_rival_committed(dsql, pair):
+def test_an_insert_of_a_key_that_another_transaction_committed(dsql, pair):
     """A duplicate that the snapshot does not show is a conflict at COMMIT, not a violation at the statement."""
     begin(pair[0])
     pair[1].run("INSERT INTO accounts VALUES (9, 1)")
@@ -338,7 +338,7 @@ def test_a_real_duplicate_is_a_violation(pair):
         ("INSERT INTO accounts VALUES (1, 5) ON CONFLICT DO NOTHING", ["INSERT 0 0"]),
     ],
 )
-def test_a_key_that_a_rival_has_removed_is_still_there(dsql, pair, removal, statement, outcome):
+def test_a_key_that_another_transaction_removed_is_still_there(dsql, pair, removal, statement, outcome):
     """For a snapshot that shows it: what would be its second row is a violation, or a conflict at COMMIT."""
     begin(pair[0])
     pair[1].run(removal)
@@ -351,7 +351,7 @@ def test_a_key_that_a_rival_has_removed_is_still_there(dsql, pair, removal, stat
     assert dsql.execute("SELECT id FROM accounts WHERE id = 1") == []
 
 
-def test_a_key_that_a_rival_has_removed_counts_when_executed_again(dsql, connect):
+def test_a_key_that_another_transaction_removed_counts_when_executed_again(dsql, connect):
     """Also for a transaction that wrote it when it was there, was suspended, and comes back when it is gone."""
     first, second, third = connect(), connect(), connect()
     begin(first, second)
