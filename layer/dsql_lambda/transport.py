@@ -70,7 +70,9 @@ class Transport:
         sock.settimeout(0)
 
     def __del__(self) -> None:
-        self.sock.close()  # an owner that was interrupted may have dropped it
+        sock = getattr(self, "sock", None)  # none if an interruption came first: then it is still whose it was
+        if sock is not None:
+            sock.close()  # an owner that was interrupted may have dropped it
 
     def makefile(self, mode: str) -> Transport:
         """pg8000 asks its socket for a file: it is the same object."""
