@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import dsql_lambda
-from dsql_lambda import ConnectOptions, cache
+from dsql_lambda import ConnectOptions, cache, emf
 from dsql_lambda.cache import CachedConnection
 from dsql_lambda.credentials import Credentials
 from dsql_lambda.runner import run_in_transaction
@@ -39,6 +39,12 @@ class WallClock:
 
     def time(self) -> float:
         return time.time() + self.ahead_by
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_namespace() -> None:
+    """That there is no namespace for metrics is logged once a process: it has been, so that no test's records depend on order."""
+    emf.is_first_time()
 
 
 @pytest.fixture(scope="session")

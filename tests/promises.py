@@ -210,6 +210,74 @@ class KeyedPath(Path):
             self.dsql.ask("clear_faults")
 
 
+class ObservedPath(Path):
+    """With metrics, a tracer and OpenTelemetry's SDK: what they are told is told between the steps of the transaction."""
+
+    def __init__(self, name: str, dsql: Apart) -> None:
+        super().__init__(name, dsql)
+        from aws_lambda_powertools.metrics import EphemeralMetrics
+
+        self._metrics = EphemeralMetrics(namespace="Tests")
+        self._stdout = sys.stdout
+        self._nowhere = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until `close`
+        self._opentelemetry = _opentelemetry()
+        self.says = True
+
+        @with_dsql_transaction(
+            options=self.options, timeout=30, logger=quiet, metrics=self._metrics, tracer=Blocks(), retry=OCCRetryConfig()
+        )
+        def handler(run: int, *, tx: Any) -> int:
+            self.ran += 1
+            return write(tx, run)
+
+        self.go = handler
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._metrics.clear_metrics()
+        sys.stdout = self._nowhere
+        sys.modules["opentelemetry.trace"] = self._opentelemetry
+
+    def tidy(self) -> None:
+        sys.modules.pop("opentelemetry.trace", None)
+        sys.stdout = self._stdout
+
+    def close(self) -> None:
+        super().close()
+        self._nowhere.close()
+
+
+class Blocks:
+    """A tracer whose provider begins and ends blocks, and keeps nothing."""
+
+    def __init__(self) -> None:
+        self.provider = self
+
+    def in_subsegment(self, name: str) -> Any:
+        """A block that is its own subsegment."""
+        return self
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ended."""
+
+    def put_annotation(self, key: str, value: object) -> None:
+        """Not kept."""
+
+
+def _opentelemetry() -> Any:
+    """OpenTelemetry's module of traces, with an SDK that keeps nothing; out of sight of the other paths."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+
+    if not isinstance(trace.get_tracer_provider(), TracerProvider):
+        trace.set_tracer_provider(TracerProvider())
+    sys.modules.pop("opentelemetry.trace", None)
+    return trace
+
+
 class ConnectPath(Path):
     """`connect` itself: a connection is the caller's, or there is none."""
 
@@ -343,6 +411,7 @@ PATHS: dict[str, Callable[[Apart], Path]] = {
     "keyed-ride": lambda dsql: KeyedPath("keyed-ride", dsql, lookup="ride"),
     "settled": lambda dsql: KeyedPath("settled", dsql, lost=True),
     "settled-again": lambda dsql: KeyedPath("settled-again", dsql, lookup="ride", lost=False),
+    "observed": lambda dsql: ObservedPath("observed", dsql),
 }
 
 

@@ -195,4 +195,6 @@ def test_the_documentations_example_counts_a_transfer_once_over_two_conflicts(ds
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["message"] for each in records if "message" in each] == ["OCC conflict, retrying"] * 2
     assert [each["Transfers"] for each in records if "Transfers" in each] == [[1.0]]
+    assert [each["TransactionAttempts"] for each in records if "Transfers" in each] == [[3.0]]
+    assert [each["occ_type"] for each in records if "OccConflict" in each] == ["data"] * 2
     assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["95"]]

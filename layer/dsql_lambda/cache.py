@@ -29,11 +29,12 @@ class CachedConnection:
     def __init__(self, options: ConnectOptions, *, system: System = SYSTEM) -> None:
         self.options = options
         self.opened_for = ""
-        """Why the present connection was opened: `first`, a reason of `Session.reason_to_replace`, or an ending's name."""
+        """Why the present one was opened: `init`, `first`, a reason of `Session.reason_to_replace`, or an ending's name."""
         self._factory = ConnectionFactory(options, system=system)
         self._system = system
         self._place = Place()
         self._next_reason = "first"
+        self._untold = ""  # why it was opened outside a transaction: the next one tells
 
     def get(self, deadline_at: float = NEVER) -> Connection:
         """The kept connection, or a new one in its place, for the caller's own statements."""
@@ -41,10 +42,17 @@ class CachedConnection:
         try:
             session = self._checkout(claim, deadline_at)
             connection: Connection = session.connection
+            self._untold = claim.opened_for
         finally:
             if claim.place is not None:
                 claim.place.release(claim)
         return connection
+
+    def open_at_init(self, deadline_at: float) -> None:
+        """Open it before there is a transaction."""
+        self.get(deadline_at)
+        if self._untold:
+            self.opened_for = self._untold = "init"
 
     def close(self) -> None:
         """Close what is kept. The next use opens a new one."""
@@ -68,6 +76,8 @@ class CachedConnection:
         if session is not None:
             reason = session.reason_to_replace(place.expires_at)
             if not reason:
+                if self._untold:
+                    claim.opened_for, self._untold = self._untold, ""
                 return session
             self._next_reason = reason
             place.session = None
@@ -77,7 +87,8 @@ class CachedConnection:
                 session.close()
         session = self._factory.open(Connection, deadline_at, place=place)._session
         place.expires_at = session.opened_at + max_age(self._system.random())
-        self.opened_for, self._next_reason = self._next_reason, "first"
+        self.opened_for = claim.opened_for = self._next_reason
+        self._next_reason, self._untold = "first", ""
         return session
 
     def _checkin(self, claim: Claim, reason: str) -> None:
@@ -123,6 +134,6 @@ def open_at_init(options: ConnectOptions | None) -> None:
     if not connects_at_init():
         return
     try:
-        source_for(options).get(time.monotonic() + INIT_SECONDS)
+        source_for(options).open_at_init(time.monotonic() + INIT_SECONDS)
     except Exception as error:  # noqa: BLE001 - the first invocation meets it again, and raises it
         print(f"dsql_lambda: not connected at init: {error}", file=sys.stderr)

@@ -35,6 +35,8 @@ class Claim:
         """The one whose context it was made in: its transaction waits for this one, in a thread or a task of its own."""
         self.place: Place | None = None
         """Where its connection is kept; set before the place is taken."""
+        self.opened_for = ""
+        """Why the present attempt's connection was opened; empty for one that served a transaction before. Decides nothing."""
         self._frame = frame
         self._thread_id = threading.get_ident()
 
@@ -79,9 +81,11 @@ class Lease(Claim):
 class Place:
     """Where a source keeps one connection, and who has it."""
 
-    __slots__ = ("_holder", "expires_at", "session")
+    __slots__ = ("_holder", "expires_at", "reason", "session")
 
     def __init__(self) -> None:
+        self.reason = "first"
+        """Why the next connection in it is opened, where there is to be one."""
         self.session: Session | None = None
         self.expires_at = 0.0
         """The moment (wall clock) from which the connection is replaced."""

@@ -25,8 +25,10 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 if TYPE_CHECKING:
+    from .emf import Metrics
     from .idempotency import Idempotency, Keys
     from .once import Once
+    from .subsegments import Tracer
 
 
 def run_transaction(
@@ -36,20 +38,24 @@ def run_transaction(
     retry: OCCRetryConfig | None = None,
     timeout: float | None = None,
     read_only: bool = False,
+    logger: StructuredLogger | None = None,
+    metrics: Metrics | None = None,
+    tracer: Tracer | None = None,
     idempotency: Idempotency | None = None,
     event: Any = None,
 ) -> T:
     """Run `function(tx)` in a transaction and return its value; run it again when DSQL reports a conflict.
 
     The function may run several times: it must have no effect outside `tx`. `source` is a `Connection` or a `Pool`, None is
-    the cached connection. `timeout` is in seconds; inside an invocation its deadline counts too. With `idempotency` the work
-    is done once for the key of `event`.
+    the cached connection. `timeout` is in seconds; inside an invocation its deadline counts too. `logger`, `metrics` and
+    `tracer` are Powertools'. With `idempotency` the work is done once for the key of `event`.
 
     Raises `OCCRetryExhausted`, `DeadlineExceeded`, `CommitOutcomeUnknown`, `ConnectError`, the `DatabaseError` of a failed
     statement, or what the function raised; `AfterCommitError` when a function of `tx.after_commit` did; with `idempotency`,
     `IdempotencyKeyMissing`, `IdempotencyKeyReused` and `ResponseError`.
     """
     _check(source, retry)
+    telemetry = Telemetry(function, logger=logger, metrics=metrics, tracer=tracer)
     keys = _keys(idempotency, function, read_only=read_only)
     return run_in_transaction(
         function,
@@ -57,7 +63,7 @@ def run_transaction(
         retry=retry,
         deadline_at=min(deadline_after(timeout, remaining_ms()), published_at()),
         read_only=read_only,
-        telemetry=Telemetry(function),
+        telemetry=telemetry,
         once=_once(keys, (event,), {"event": event}) if keys is not None else None,
     )
 
@@ -76,6 +82,8 @@ def with_dsql_transaction(
     read_only: bool = False,
     timeout: float | None = None,
     logger: StructuredLogger | None = None,
+    metrics: Metrics | None = None,
+    tracer: Tracer | None = None,
     idempotency: Idempotency | None = None,
 ) -> Callable[[Callable[..., R]], Callable[..., R]]: ...
 
@@ -89,6 +97,8 @@ def with_dsql_transaction(
     read_only: bool = False,
     timeout: float | None = None,
     logger: StructuredLogger | None = None,
+    metrics: Metrics | None = None,
+    tracer: Tracer | None = None,
     idempotency: Idempotency | None = None,
 ) -> Callable[..., Any]:
     """Run a function in a DSQL transaction, which it gets as `tx`. Bare, or called with options.
@@ -101,8 +111,8 @@ def with_dsql_transaction(
 
     `options` choose the cached connection (None: the environment's variables), `source` is a `Connection` or a `Pool` in its
     place; `retry` is None for `OCCRetryConfig.for_lambda()` in Lambda and `OCCRetryConfig()` elsewhere; `read_only` begins
-    with BEGIN READ ONLY; `logger` is the handler's own Powertools Logger. With `idempotency` each event is handled once: a later
-    one with the same key gets the stored result.
+    with BEGIN READ ONLY; `logger`, `metrics` and `tracer` are the handler's own of Powertools: conflicts, attempts and durations
+    go into them. With `idempotency` each event is handled once: a later one with the same key gets the stored result.
 
     Called with `tx=`, the function joins that transaction. Raises what `run_transaction` raises, and `TypeError` at
     decoration: for a function without a parameter `tx` that can be passed by keyword, for `async def` and generators, for
@@ -118,7 +128,7 @@ def with_dsql_transaction(
         behind = _behind(signature, place)
         refuse_idempotent_below(decorated)
         response = Response() if os.environ.get("_HANDLER") else None
-        telemetry = Telemetry(decorated, logger=logger)
+        telemetry = Telemetry(decorated, logger=logger, metrics=metrics, tracer=tracer)
         keys = _keys(idempotency, decorated, read_only=read_only)
         if source is None:
             open_at_init(options)

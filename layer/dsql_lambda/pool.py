@@ -218,13 +218,17 @@ class Pool:
         try:
             session = place.session
             if session is not None:
-                if not session.reason_to_replace(place.expires_at):
+                reason = session.reason_to_replace(place.expires_at)
+                if not reason:
                     return session
+                place.reason = reason
                 self._end(place)
-            return self._open(place, deadline_at)
+            session = self._open(place, deadline_at)
         except BaseException:
             self._pass_on(place, claim)
             raise
+        claim.opened_for, place.reason = place.reason, "first"
+        return session
 
     def _checkin(self, claim: Claim, reason: str) -> None:
         """Take it back. A link that died while it idled tells of others that idled as long: they are closed too."""
@@ -235,7 +239,9 @@ class Pool:
         if session is not None:
             if reason == "stale":
                 self._drop_idle(self._system.clock() - session.probe_after_secs)
-            if self._is_closed or not session.is_clean or self._system.clock() >= place.expires_at:
+            is_clean = session.is_clean
+            if self._is_closed or not is_clean or self._system.clock() >= place.expires_at:
+                place.reason = "age" if is_clean else reason or "closed"
                 self._end(place)
         self._pass_on(place, claim)
 

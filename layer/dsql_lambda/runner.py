@@ -27,7 +27,10 @@ from .telemetry import Telemetry
 from .transaction import Transaction
 
 if TYPE_CHECKING:
+    from .emf import Metrics
+    from .observation import Observation
     from .once import Once
+    from .subsegments import Tracer
 
 T = TypeVar("T")
 
@@ -55,30 +58,44 @@ def run_in_transaction(
     claims.begin(claim)
     loop = _Loop(retry, deadline_at, telemetry, system, read_only=read_only, by_keyword=by_keyword, check=check, once=once)
     try:
-        while True:
-            claim.evidence = Evidence()
-            try:
-                outcome = _attempt(function, source, claim, loop)
-            except DeadlineExceeded as late:
-                outcome = Outcome(Ending.OUT_OF_TIME, error=late.__cause__, phase=late.phase)
-            judged = outcome if once is None else once.judge(outcome, claim.evidence)
-            if judged is None:
-                loop.go_on(was_run=outcome.ending is not Ending.COMMITTED)
-            elif judged.ending is Ending.COMMITTED or judged.ending is Ending.ROLLED_BACK:
-                claims.end()
-                if judged.after and judged.ending is Ending.COMMITTED:
-                    call_after_commit(judged.after, judged.value, telemetry)
-                value: T = judged.value
-                return value
-            else:
-                loop.go_on_after(judged)
-    except BaseException as error:
+        try:
+            observation = loop.observation = telemetry.observe(source, system) if telemetry is not None else None
+            while True:
+                loop.begin_attempt(claim)
+                try:
+                    outcome = _attempt(function, source, claim, loop)
+                except DeadlineExceeded as late:
+                    outcome = Outcome(Ending.OUT_OF_TIME, error=late.__cause__, phase=late.phase)
+                if observation is not None:
+                    observation.end_attempt(outcome.ending.value, conflict=outcome.conflict, error=outcome.error)
+                judged = outcome if once is None else once.judge(outcome, claim.evidence)
+                if judged is None:
+                    loop.go_on(was_run=outcome.ending is not Ending.COMMITTED)
+                elif judged.ending is Ending.COMMITTED or judged.ending is Ending.ROLLED_BACK:
+                    claims.end()
+                    if observation is not None:
+                        observation.end(judged.ending.value)
+                        loop.observation = None
+                    if judged.after and judged.ending is Ending.COMMITTED:
+                        call_after_commit(judged.after, judged.value, telemetry)
+                    value: T = judged.value
+                    return value
+                else:
+                    loop.go_on_after(judged)
+        except BaseException as error:
+            loop.say_failed(error, is_in_doubt=_is_in_doubt(claim, once) and not read_only)
+            raise
+    except BaseException as error:  # also what interrupts the lines above
         claim.abandon()
         claims.end()
-        is_in_doubt = once is not None and once.is_in_doubt
-        if (claim.evidence.may_have_committed or is_in_doubt) and not read_only:
+        if _is_in_doubt(claim, once) and not read_only:
             raise_in_doubt(error, loop.attempt, has_key=once is not None)
         raise
+
+
+def _is_in_doubt(claim: Claim, once: Once | None) -> bool:
+    """May a COMMIT that was not answered have landed, or land later?"""
+    return claim.evidence.may_have_committed or (once is not None and once.is_in_doubt)
 
 
 def call_after_commit(functions: list[Any], value: Any, telemetry: Telemetry | None) -> None:
@@ -99,9 +116,12 @@ def call_after_commit(functions: list[Any], value: Any, telemetry: Telemetry | N
         ) from errors[0]
 
 
+_SAYS_IT = (CommitOutcomeUnknown, AfterCommitError)
+
+
 def raise_in_doubt(error: BaseException, attempt: int, *, has_key: bool = False) -> None:
     """COMMIT may have been sent: say so, unless the error does already."""
-    if isinstance(error, CommitOutcomeUnknown | AfterCommitError):
+    if isinstance(error, _SAYS_IT):
         return
     if isinstance(error, Exception):
         raise outcome_unknown(attempt, has_key=has_key) from error
@@ -129,6 +149,8 @@ class _Loop:
         self.by_keyword = by_keyword
         self.check = check
         self.once = once
+        self.observation: Observation | None = None
+        """Who is told of the transaction from its begin to its end; None, as usual, if nobody is."""
         self.monotonic = system.monotonic
         self._retry = retry
         self._telemetry = telemetry
@@ -170,7 +192,7 @@ class _Loop:
         }
         if step.error is not None:
             if isinstance(step.error, OCCRetryExhausted):
-                telemetry.exhausted(error=step.error, **said)
+                telemetry.exhausted(error=step.error, conflict=outcome.conflict, **said)
             elif isinstance(step.error, CommitOutcomeUnknown):
                 telemetry.outcome_unknown(**said)
             raise step.error from step.cause
@@ -178,6 +200,22 @@ class _Loop:
         if step.delay > 0:
             self._system.sleep(step.delay)
         self.go_on()
+
+    def begin_attempt(self, claim: Claim) -> None:
+        """What the attempt before was judged by is put away."""
+        claim.evidence = Evidence()
+        claim.opened_for = ""
+        if self.observation is not None:
+            self.observation.begin_attempt(self.attempt)
+
+    def say_failed(self, error: BaseException, *, is_in_doubt: bool) -> None:
+        """The transaction ends with an error. It becomes `CommitOutcomeUnknown` where COMMIT `is_in_doubt`."""
+        if is_in_doubt and isinstance(error, Exception) and not isinstance(error, _SAYS_IT):
+            retry, telemetry = self._retry or default_retry(), self._telemetry or Telemetry()
+            remaining = self.deadline_at - self.monotonic()
+            telemetry.outcome_unknown(attempt=self.attempt, max_attempts=retry.max_attempts, remaining=remaining)
+        if self.observation is not None:
+            self.observation.end(error=error, is_in_doubt=is_in_doubt)
 
     def go_on(self, *, was_run: bool = True) -> None:
         """Another attempt begins. One that did not run the function does not count."""
@@ -193,6 +231,8 @@ def _attempt(function: Callable[..., T], source: ConnectionSource, claim: Claim,
     try:
         session = source._checkout(claim, loop.deadline_at)
         session.transport.deadline_at = loop.deadline_at
+        if loop.observation is not None:
+            loop.observation.connected(claim.opened_for)
         tx = Transaction(session, evidence=claim.evidence, attempt=loop.attempt, read_only=loop.read_only)
         outcome = _probe(tx, session, claim.evidence, loop)
         if outcome is None:
@@ -252,13 +292,23 @@ def _run_and_commit(function: Callable[..., T], tx: Transaction, session: Sessio
         return outcome_of(evidence, raised, lost, "statement")
     if loop.monotonic() >= loop.deadline_at:
         return Outcome(Ending.OUT_OF_TIME, phase="function")
+    return _commit(value, tx, session, evidence, loop)
+
+
+def _commit(value: Any, tx: Transaction, session: Session, evidence: Evidence, loop: _Loop) -> Outcome:
+    observation = loop.observation
+    if observation is not None:
+        observation.begin_commit(evidence)
     try:
         tx.commit()
     except Exception as error:  # noqa: BLE001
         outcome = outcome_of(evidence, error, session.transport.failure, "commit")
         outcome.value, outcome.after = value, tx.after
-        return outcome
-    return Outcome(Ending.COMMITTED, value=value, after=tx.after)
+    else:
+        outcome = Outcome(Ending.COMMITTED, value=value, after=tx.after)
+    if observation is not None:
+        observation.end_commit()
+    return outcome
 
 
 def retry_on_occ(
@@ -267,20 +317,40 @@ def retry_on_occ(
     *,
     timeout: float | None = None,
     logger: Any = None,
+    metrics: Metrics | None = None,
+    tracer: Tracer | None = None,
 ) -> T:
     """Call a function that runs its own transaction, again when it raises a conflict.
 
     The function may be called several times: it must have no effect outside its transaction. A conflict is found along
     `__cause__` and `orig` too, as Django, Tortoise and SQLAlchemy wrap it. After `timeout` seconds no other attempt begins.
-    Raises `OCCRetryExhausted` when no attempt is left, its last conflict as the `__cause__`; any other error as it is.
+    `logger`, `metrics` and `tracer` are Powertools'. Raises `OCCRetryExhausted` when no attempt is left, its last conflict as
+    the `__cause__`; any other error as it is.
     """
-    loop = _Loop(retry, deadline_after(timeout), Telemetry(function, logger=logger))
-    while True:
-        try:
-            return function()
-        except Exception as error:
-            conflict = classify_occ(error)
-            if conflict is None:
-                raise
-            outcome = Outcome(Ending.CONFLICT, error=error, conflict=conflict)
-        loop.go_on_after(outcome)
+    telemetry = Telemetry(function, logger=logger, metrics=metrics, tracer=tracer)
+    loop = _Loop(retry, deadline_after(timeout), telemetry)
+    observation = telemetry.observe(None, SYSTEM)
+    try:
+        while True:
+            if observation is not None:
+                observation.begin_attempt(loop.attempt)
+            try:
+                value = function()
+            except Exception as error:
+                conflict = classify_occ(error)
+                if conflict is None:
+                    raise
+                outcome = Outcome(Ending.CONFLICT, error=error, conflict=conflict)
+            else:
+                break
+            if observation is not None:
+                observation.end_attempt(outcome.ending.value, conflict=conflict, error=outcome.error)
+            loop.go_on_after(outcome)
+    except BaseException as error:
+        if observation is not None:
+            observation.end(error=error)
+        raise
+    if observation is not None:
+        observation.end_attempt(Ending.COMMITTED.value)
+        observation.end(Ending.COMMITTED.value)
+    return value

@@ -1,8 +1,9 @@
-"""What the logs say of a transaction: a record for each conflict, each lost connection and each ending that is no success.
+"""What is said of a transaction: a log record for each conflict, each lost connection and each ending that is no success.
 
-Knows the field names, the levels, and how each logging library takes fields. The logger is the one that was given, else the
-Powertools Logger of the function's module, else one of Powertools' own, else the standard library's. Powertools is imported
-with the first record, if there is time. Nothing here raises, and nothing here sees a statement, a value or a credential.
+Knows the field names, the levels, how each logging library takes fields, and who else is told: metrics count what is logged, and
+an `Observation` is made where somebody observes the whole transaction. The logger is the one that was given, else the Powertools
+Logger of the function's module, else one of Powertools' own, else the standard library's. Powertools is imported with the first
+record, if there is time. Nothing here raises, and nothing here sees a statement, a value or a credential.
 """
 
 from __future__ import annotations
@@ -11,11 +12,18 @@ import os
 import sys
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import OCCRetryExhausted
 from .occ import SERIALIZATION_FAILURE, OCCConflict, OCCType
+from .system import NEVER, System
 
+if TYPE_CHECKING:
+    from .emf import Metrics
+    from .observation import Observation, Observer
+    from .subsegments import Tracer
+
+_OPENTELEMETRY = "opentelemetry.trace"
 _IMPORT_SECONDS = 1.0  # what Powertools' import may take at 128 MB: not out of the reserve behind the deadline
 
 
@@ -30,11 +38,53 @@ class StructuredLogger(Protocol):
 
 
 class Telemetry:
-    """The records of one decorated function or one call."""
+    """What is said of one decorated function or one call. Raises `TypeError` for `metrics` and a `tracer` of another kind."""
 
-    def __init__(self, function: Callable[..., Any] | None = None, *, logger: StructuredLogger | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        logger: StructuredLogger | None = None,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        if metrics is not None and not (hasattr(metrics, "add_metric") and hasattr(metrics, "add_dimension")):
+            raise TypeError(f"metrics is a {type(metrics).__name__}: it must be Powertools' Metrics (CloudWatch's EMF), or None")
+        if tracer is not None and not hasattr(getattr(tracer, "provider", None), "in_subsegment"):
+            raise TypeError(f"tracer is a {type(tracer).__name__}: it must be Powertools' Tracer, or None")
         self._function = function
         self._logger = logger
+        self._metrics = metrics
+        self._tracer = None if getattr(tracer, "disabled", False) is True else tracer
+
+    def observe(self, source: object, system: System) -> Observation | None:
+        """Let a transaction that begins now be observed. None, as usual, if nobody wants to: all else is imported only then."""
+        if self._metrics is None and self._tracer is None and _OPENTELEMETRY not in sys.modules:
+            return None
+        try:
+            from .observation import Observation  # noqa: PLC0415 - loaded where it is wanted
+
+            module = getattr(self._function, "__module__", None)
+            name = f"{module}.{self._name()}" if module else self._name()
+            return Observation(self._observers(), system=system, function=name, options=getattr(source, "options", None))
+        except Exception:  # noqa: BLE001 - what can't be observed runs all the same
+            return None
+
+    def _observers(self) -> list[Observer]:
+        found: list[Observer] = []
+        if self._metrics is not None:
+            from .emf import TransactionMetrics  # noqa: PLC0415 - each is loaded where it is wanted
+
+            found.append(TransactionMetrics(self._metrics, self._no_namespace))
+        if self._tracer is not None:
+            from .subsegments import Subsegments  # noqa: PLC0415
+
+            found.append(Subsegments(self._tracer))
+        if _OPENTELEMETRY in sys.modules:
+            from .spans import Spans  # noqa: PLC0415
+
+            found.append(Spans())
+        return found
 
     def retrying(
         self,
@@ -49,26 +99,62 @@ class Telemetry:
         """Another attempt follows. `what` happened: `OCC conflict`, `connection lost` or `server unavailable`."""
         fields = _fields(conflict, attempt, max_attempts, remaining, delay_ms=round(delay * 1000, 3))
         self._log("info", f"{what}, retrying", fields, remaining)
+        if conflict is not None:
+            self._count("OccConflict", remaining, occ_type=str(conflict.type))
 
-    def exhausted(self, *, error: OCCRetryExhausted, attempt: int, max_attempts: int | None, remaining: float) -> None:
-        """No attempt or no time is left after a conflict."""
-        conflict = OCCConflict(OCCType(error.occ_type), error.occ_code)
+    def exhausted(
+        self,
+        *,
+        error: OCCRetryExhausted,
+        attempt: int,
+        max_attempts: int | None,
+        remaining: float,
+        conflict: OCCConflict | None = None,
+    ) -> None:
+        """No attempt or no time is left after a conflict: that of this attempt, `conflict`, or an earlier one's."""
+        last = OCCConflict(OCCType(error.occ_type), error.occ_code)
         more = {"elapsed_ms": round(error.elapsed * 1000, 3), "reason": error.reason}
-        self._log("error", "OCC retry exhausted", _fields(conflict, attempt, max_attempts, remaining, **more), remaining)
+        self._log("error", "OCC retry exhausted", _fields(last, attempt, max_attempts, remaining, **more), remaining)
+        if conflict is not None:
+            self._count("OccConflict", remaining, occ_type=str(conflict.type))
+        self._count("OccRetryExhausted", remaining)
 
     def outcome_unknown(self, *, attempt: int, max_attempts: int | None, remaining: float) -> None:
         """COMMIT was sent and no answer came."""
         self._log("error", "COMMIT outcome unknown", _fields(None, attempt, max_attempts, remaining), remaining)
+        self._count("CommitOutcomeUnknown", remaining)
 
     def after_commit_failed(self, error: Exception, function: Callable[..., object]) -> None:
         """A function of `tx.after_commit` raised."""
         said = getattr(function, "__qualname__", type(function).__qualname__)
         fields = {"after_commit": said, "error": type(error).__name__}
-        self._log("error", "after_commit function failed", fields, float("inf"))
+        self._log("error", "after_commit function failed", fields, NEVER)
+
+    def _count(self, name: str, remaining: float, **dimensions: str) -> None:
+        """Count an event. Powertools' metrics are imported for it if there is time."""
+        if self._metrics is None and "aws_lambda_powertools.metrics" not in sys.modules and remaining < _IMPORT_SECONDS:
+            return
+        try:
+            from .emf import count  # noqa: PLC0415 - imported when there is something to count
+
+            if not count(self._metrics, name, **dimensions) and sys.modules.get("aws_lambda_powertools"):
+                self._no_namespace()
+        except Exception:  # noqa: BLE001, S110 - as for a record
+            pass
+
+    def _no_namespace(self) -> None:
+        """Say once a process why there are no metrics."""
+        from .emf import is_first_time  # noqa: PLC0415 - loaded by who found it out
+
+        if is_first_time():
+            message = "no metrics: set POWERTOOLS_METRICS_NAMESPACE, or give metrics= a Metrics with a namespace"
+            self._log("info", message, {}, NEVER)
+
+    def _name(self) -> str:
+        return getattr(self._function, "__qualname__", type(self._function).__qualname__ if self._function else "")
 
     def _log(self, level: str, message: str, fields: dict[str, Any], remaining: float) -> None:
-        name = getattr(self._function, "__qualname__", type(self._function).__qualname__ if self._function else "")
-        fields["function_name"] = os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or name
+        fields["function_name"] = os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or self._name()
         try:
             logger = self._logger
             if logger is None:
