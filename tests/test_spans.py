@@ -55,13 +55,26 @@ class Sdk:
 
     def __init__(self):
         from opentelemetry import context, trace
-        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
         from opentelemetry.sdk.trace.export import SimpleSpanProcessor
         from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
         self.trace, self.context, self.exporter = trace, context, InMemorySpanExporter()
+        self.failure: BaseException | None = None
+        outer = self
+
+        class Failing(SpanProcessor):
+            """Raises what a test has set, when a span begins or ends."""
+
+            def on_start(self, span, parent_context=None):
+                if outer.failure is not None:
+                    raise outer.failure
+
+            on_end = on_start
+
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        provider.add_span_processor(Failing())
         trace.set_tracer_provider(provider)
 
     def span(self, name):
@@ -88,7 +101,8 @@ def sdk(loaded_sdk, monkeypatch):
     """In sight for the length of a test."""
     monkeypatch.setitem(sys.modules, LOADED, loaded_sdk.trace)
     loaded_sdk.finished()
-    return loaded_sdk
+    yield loaded_sdk
+    loaded_sdk.failure = None
 
 
 def test_spans_follow_the_database_conventions(dsql, options, sdk, source):
@@ -223,6 +237,38 @@ def test_each_thread_has_its_own_current_span(options, sdk):
     assert [span.parent for span in transactions] == [None, None]
     attempts = [span for span in found if span.name.startswith("attempt")]
     assert {span.parent.span_id for span in attempts} == {span.context.span_id for span in transactions}
+
+
+def test_an_interruption_ends_all_spans_and_leaves_none_current(dsql, source, sdk):
+    """Ctrl-C in the function: attempt and transaction have ended with it, and nothing was applied."""
+    outside = sdk.context.get_current()
+
+    def interrupted(tx):
+        tx.run(ADD)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_transaction(interrupted, source=source)
+    assert sdk.context.get_current() is outside
+    transaction, attempt = sdk.finished()
+    assert transaction.attributes["error.type"] == attempt.attributes["error.type"] == "KeyboardInterrupt"
+    assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["100"]]
+
+
+def test_an_sdk_that_fails_does_not_fail_the_transaction(dsql, source, sdk):
+    """What a processor of spans raises is swallowed; what is no `Exception` reaches the caller."""
+    outside = sdk.context.get_current()
+    sdk.failure = OSError("the collector is away")
+    dsql.conflict_next(1)
+    assert run_transaction(add, source=source, retry=QUICK) == 2
+    assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["101"]]
+    sdk.failure = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        run_transaction(add, source=source)
+    assert sdk.context.get_current() is outside
+    sdk.failure = None
+    assert run_transaction(add, source=source) == 1
+    assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["102"]]
 
 
 # Unused

@@ -4,7 +4,9 @@ import ast
 import ssl
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,8 +157,23 @@ MOST_CALLS = 6
 """From `tx.run` to the socket's `send`."""
 
 
+class Recorder:
+    """Metrics and a tracer that keep nothing."""
+
+    namespace = "Tests"
+    provider = property(lambda self: self)
+
+    def add_metric(self, name, unit, value):
+        """Not kept."""
+
+    add_dimension = add_metric
+
+    def in_subsegment(self, name):
+        return nullcontext()
+
+
 def test_few_frames_stand_between_the_caller_and_the_handler(options):
-    """However the handler is run."""
+    """However the handler is run, and whoever observes it."""
     here = sys._getframe().f_code
 
     def handler(event, context, tx):
@@ -171,11 +188,13 @@ def test_few_frames_stand_between_the_caller_and_the_handler(options):
     def function(tx):
         return handler({}, None, tx)
 
+    observed: Any = Recorder()
     with Pool(options) as pool, connect(options) as connection:
         counts = [
             decorated({}, None),
             by_keyword({}, None),
             run_transaction(function, source=connection),
+            run_transaction(function, source=connection, metrics=observed, tracer=observed),
             connection.transaction_with_retry(function),
             pool.transaction_with_retry(function),
         ]

@@ -38,6 +38,12 @@ class Metrics(Protocol):
         """Add a dimension to that record. Never called here."""
 
 
+def refuse_others(metrics: object) -> None:
+    """Raise `TypeError` for what is no `Metrics`. (Powertools' for Datadog have tags in the place of units and dimensions.)"""
+    if not (hasattr(metrics, "add_metric") and hasattr(metrics, "add_dimension")):
+        raise TypeError(f"metrics is a {type(metrics).__name__}: it must be Powertools' Metrics (CloudWatch's EMF), or None")
+
+
 def count(metrics: Metrics | None, name: str, **dimensions: str) -> bool:
     """Count one event. Returns False, and does nothing, where there is no namespace to count in."""
     if is_disabled():

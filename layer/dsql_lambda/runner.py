@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_EXPLICIT = (CommitOutcomeUnknown, AfterCommitError)  # they say themselves what is known of COMMIT
 _PROBE_SECONDS = 3.0  # a flow that NAT has forgotten may stay silent: BEGIN, sent alone, is not waited for much longer
 
 
@@ -116,12 +117,9 @@ def call_after_commit(functions: list[Any], value: Any, telemetry: Telemetry | N
         ) from errors[0]
 
 
-_SAYS_IT = (CommitOutcomeUnknown, AfterCommitError)
-
-
 def raise_in_doubt(error: BaseException, attempt: int, *, has_key: bool = False) -> None:
     """COMMIT may have been sent: say so, unless the error does already."""
-    if isinstance(error, _SAYS_IT):
+    if isinstance(error, _EXPLICIT):
         return
     if isinstance(error, Exception):
         raise outcome_unknown(attempt, has_key=has_key) from error
@@ -210,7 +208,7 @@ class _Loop:
 
     def say_failed(self, error: BaseException, *, is_in_doubt: bool) -> None:
         """The transaction ends with an error. It becomes `CommitOutcomeUnknown` where COMMIT `is_in_doubt`."""
-        if is_in_doubt and isinstance(error, Exception) and not isinstance(error, _SAYS_IT):
+        if is_in_doubt and isinstance(error, Exception) and not isinstance(error, _EXPLICIT):
             retry, telemetry = self._retry or default_retry(), self._telemetry or Telemetry()
             remaining = self.deadline_at - self.monotonic()
             telemetry.outcome_unknown(attempt=self.attempt, max_attempts=retry.max_attempts, remaining=remaining)

@@ -24,6 +24,12 @@ class Tracer(Protocol):
         """What has `in_subsegment`."""
 
 
+def refuse_others(tracer: object) -> None:
+    """Raise `TypeError` for what is no `Tracer`."""
+    if not hasattr(getattr(tracer, "provider", None), "in_subsegment"):
+        raise TypeError(f"tracer is a {type(tracer).__name__}: it must be Powertools' Tracer, or None")
+
+
 class Subsegments:
     """The subsegments of one transaction."""
 

@@ -48,10 +48,14 @@ class Telemetry:
         metrics: Metrics | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        if metrics is not None and not (hasattr(metrics, "add_metric") and hasattr(metrics, "add_dimension")):
-            raise TypeError(f"metrics is a {type(metrics).__name__}: it must be Powertools' Metrics (CloudWatch's EMF), or None")
-        if tracer is not None and not hasattr(getattr(tracer, "provider", None), "in_subsegment"):
-            raise TypeError(f"tracer is a {type(tracer).__name__}: it must be Powertools' Tracer, or None")
+        if metrics is not None:
+            from .emf import refuse_others  # noqa: PLC0415 - loaded where it is wanted, and then in the init phase
+
+            refuse_others(metrics)
+        if tracer is not None:
+            from . import subsegments  # noqa: PLC0415
+
+            subsegments.refuse_others(tracer)
         self._function = function
         self._logger = logger
         self._metrics = metrics

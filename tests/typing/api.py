@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, assert_type
 
-from aws_lambda_powertools import Logger
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from dsql_lambda import (
     Connection,
@@ -50,7 +51,14 @@ def called(number: int, tx: Transaction) -> str:
     return str(number)
 
 
+@with_dsql_transaction(logger=Logger(), metrics=Metrics(namespace="Bank"), tracer=Tracer(service="transfers"))
+def observed(event: dict[str, Any], context: object, tx: Transaction) -> bool:
+    """Powertools' own are what is wanted."""
+    return bool(event)
+
+
 assert_type(bare({}, None), int)
+assert_type(observed({}, None), bool)
 assert_type(called(1), str)
 
 
@@ -68,6 +76,8 @@ def everything_else() -> None:
     assert_type(run_transaction(lambda tx: tx.attempt), int)
     assert_type(retry_on_occ(lambda: "done"), str)
     assert_type(retry_on_occ(lambda: "done", OCCRetryConfig(), timeout=1.5, logger=Logger()), str)
+    assert_type(retry_on_occ(lambda: "done", metrics=Metrics(), tracer=Tracer()), str)
+    assert_type(run_transaction(lambda tx: tx.attempt, logger=Logger(), metrics=EphemeralMetrics(), tracer=Tracer()), int)
     options = ConnectOptions.from_url("postgres://admin@host/postgres", port=5433)
     assert_type(options, ConnectOptions)
     assert_type(options.replace(port=1), ConnectOptions)
