@@ -99,7 +99,7 @@ class ConnectionFactory:
                 sock=transport,
                 clock=self.system.clock,
             )
-            connection.options = options
+            connection._options = options
             session: Session = connection._session
             session.pipeline = options.pipeline
             session.probe_after_secs = options.probe_after_secs

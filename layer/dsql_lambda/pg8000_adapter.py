@@ -68,8 +68,7 @@ class _StartupComposer:
 class PipelinedConnection(core.CoreConnection):  # type: ignore[misc]
     """What pg8000's native and DB-API connections get from here."""
 
-    options: Any = None
-    """What it was opened with, as whoever opened it says; None where pg8000's constructor was called."""
+    _options: Any = None  # what it was opened with, as whoever opened it says
 
     def __init__(self, user: Any, host: Any = "localhost", database: Any = None, port: Any = 5432, **kwargs: Any) -> None:
         transport = kwargs.pop("sock", None)

@@ -70,7 +70,8 @@ class Telemetry:
 
             module = getattr(self._function, "__module__", None)
             name = f"{module}.{self._name()}" if module else self._name()
-            return Observation(self._observers(), system=system, function=name, options=getattr(source, "options", None))
+            options = getattr(source, "options", None) or getattr(source, "_options", None)  # a Connection's
+            return Observation(self._observers(), system=system, function=name, options=options)
         except Exception:  # noqa: BLE001 - what can't be observed runs all the same
             return None
 
