@@ -1,5 +1,7 @@
 """What happens to a transaction: every row of the table of endings, on real PostgreSQL through the local DSQL."""
 
+from contextlib import suppress
+
 import pytest
 
 from dsql_lambda import (
@@ -169,6 +171,22 @@ def test_a_failed_statement_whose_error_was_swallowed_is_never_a_success(stage):
     with pytest.raises(DatabaseError, match="accounts_balance_check"):
         stage.run(careless)
     assert stage.balances() == [100, 100, 100]
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+def test_a_connection_lost_after_a_failed_statement_does_not_hide_it(stage, how):
+    """The failed statement's error is raised, and nothing is tried again: the loss is only what came after it."""
+
+    def careless(tx):
+        with suppress(DatabaseError):
+            tx.run(ADD, amount=-1000, id=1)
+        stage.dsql.close_connections(how)
+        tx.run(ADD, amount=1, id=2)
+
+    with pytest.raises(DatabaseError, match="accounts_balance_check"):
+        stage.run(careless)
+    assert stage.balances() == [100, 100, 100]
+    assert stage.run(add_one) == 1
 
 
 def test_a_deferred_statement_that_fails_commits_nothing(stage):

@@ -109,7 +109,8 @@ def outcome_of(evidence: Evidence, raised: Exception | None, lost: ConnectionLos
     elif lost is not None:
         ending = Ending.OUT_OF_TIME if isinstance(lost, DeadlineReached) else Ending.BROKEN
         return Outcome(ending, error=failure or raised or lost, phase=phase)
-    return Outcome(Ending.FAILED, error=raised or failure)
+    is_late_loss = failure is not None and isinstance(raised, ConnectionLost)  # the statement had failed before
+    return Outcome(Ending.FAILED, error=failure if is_late_loss else raised or failure)
 
 
 def _outcome_of_commit(evidence: Evidence, raised: Exception | None, lost: ConnectionLost | None) -> Outcome:
