@@ -385,6 +385,22 @@ def test_the_keeper_survives_any_failure(dsql, pool_of):
     assert pool._keeper.is_alive()
 
 
+def test_two_keepers_end_when_the_pool_is_closed(pool_of):
+    """Two threads that are the first to want a connection may start one each; neither is waited for in vain."""
+    pool = pool_of()
+    keepers = []
+    for _ in range(2):
+        pool._keeper = None
+        pool._start_keeper()
+        keepers.append(pool._keeper)
+    started = time.monotonic()
+    pool.close()
+    for keeper in keepers:
+        keeper.join(5)
+        assert not keeper.is_alive()
+    assert time.monotonic() - started < 5
+
+
 def test_a_forked_child_leaves_the_parents_connections_alone(dsql, pool_of):
     """Also when it closes the pool: not a byte goes out on them."""
     pool = pool_of()

@@ -401,6 +401,7 @@ class Pool:
                 self._fill_up()
             except Exception:  # noqa: BLE001, S112 - whoever wants a connection meets it again, and is told
                 continue
+        self._stopping.put(None)  # two threads that were the first to want a connection have started a keeper each
 
     def _fill_up(self) -> None:
         claim = Claim(sys._getframe())
