@@ -23,6 +23,7 @@ ORDER = [
     "durable",
     "decorator",
     "stacked",
+    "lazy_annotations",
     "cache",
     "pool",
     "dbapi",

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .cache import open_at_init, source_for
 from .claim import ConnectionSource, published_at
@@ -17,7 +17,7 @@ from .lambda_runtime import deadline_after, remaining_ms
 from .options import ConnectOptions
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction
-from .stacked import Response, is_durable, refuse_idempotent_below
+from .stacked import Response, called_of, is_durable, refuse_idempotent_below, seen_without_tx, signature_of
 from .telemetry import StructuredLogger, Telemetry
 from .transaction import Transaction
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .idempotency import Idempotency, Keys
     from .once import Once
     from .subsegments import Tracer
+else:
+    Idempotency = Metrics = Tracer = Any  # for `typing.get_type_hints`: whoever uses one has loaded it
 
 
 def run_transaction(
@@ -54,14 +56,15 @@ def run_transaction(
     statement, or what the function raised; `AfterCommitError` when a function of `tx.after_commit` did; with `idempotency`,
     `IdempotencyKeyMissing`, `IdempotencyKeyReused` and `ResponseError`.
     """
-    _check(source, retry)
+    check_call(source, retry)
     telemetry = Telemetry(function, logger=logger, metrics=metrics, tracer=tracer)
     keys = _keys(idempotency, function, read_only=read_only)
+    source = source_for(None) if source is None else source
     return run_in_transaction(
         function,
-        source_for(None) if source is None else source,
+        source,
         retry=retry,
-        deadline_at=min(deadline_after(timeout, remaining_ms()), published_at()),
+        deadline_at=deadline_of(timeout),
         read_only=read_only,
         telemetry=telemetry,
         once=_once(keys, (event,), {"event": event}) if keys is not None else None,
@@ -121,53 +124,70 @@ def with_dsql_transaction(
     if options is not None and source is not None:
         raise TypeError("with_dsql_transaction() takes options or source, not both: a source has its options already")
     deadline_after(timeout)  # what is wrong is said here, and not at the first invocation
-    _check(source, retry)
+    check_call(source, retry)
 
     def decorate(decorated: Callable[..., R]) -> Callable[..., R]:
         signature, place = _inspected(decorated)
         behind = _behind(signature, place)
         refuse_idempotent_below(decorated)
         response = Response() if os.environ.get("_HANDLER") else None
+        check = response.check if response is not None else None
         telemetry = Telemetry(decorated, logger=logger, metrics=metrics, tracer=tracer)
-        keys = _keys(idempotency, decorated, read_only=read_only)
+        keys = _keys(idempotency, decorated, names=list(signature.parameters), read_only=read_only)
         if source is None:
             open_at_init(options)
+        run = run_in_transaction
 
-        @wraps(decorated)
-        def wrapper(*args: Any, **kwargs: Any) -> R:
-            joined = kwargs.pop("tx", None)
-            before, after = args[:place], args[len(args) if place is None else place :]
-            call: Callable[..., R] = partial(decorated, *before, **dict(zip(behind, after, strict=False)), **kwargs)
-            by_keyword = len(after) <= len(behind)
-            if not by_keyword:  # it takes any number of arguments behind tx
-
-                def call(tx: Transaction) -> R:
-                    return decorated(*before, tx, *after, **kwargs)
-
+        def bound(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Callable[..., R], bool, Once | None]:
+            """The call, which wants tx alone; whether it wants it by keyword; the row of its key."""
             for each in args:
                 if is_durable(each):
                     raise TypeError(_durable(decorated))
             once = _once(keys, args, kwargs) if keys is not None else None
+            before, after = args[:place], args[len(args) if place is None else place :]
+            if len(after) <= len(behind):
+                return partial(decorated, *before, **dict(zip(behind, after, strict=False)), **kwargs), True, once
+
+            def call(tx: Transaction) -> R:  # any number of arguments stands behind tx
+                return decorated(*before, tx, *after, **kwargs)
+
+            return call, False, once
+
+        def begun(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ConnectionSource, float]:
+            connections = source_for(options) if source is None else source
+            return connections, deadline_of(timeout, args, kwargs)
+
+        def wrapper(*args: Any, **kwargs: Any) -> R:
+            # Its globals become those of the decorated function (`seen_without_tx`), so it names nothing of this module.
+            joined = kwargs.pop("tx", None)
+            call, by_keyword, once = bound(args, kwargs)
             if joined is not None:
-                return call(tx=joined) if once is None else cast("R", once.within(joined, call))
-            return run_in_transaction(
+                value: R = call(tx=joined) if once is None else once.within(joined, call)
+                return value
+            connections, deadline_at = begun(args, kwargs)
+            return run(
                 call,
-                source_for(options) if source is None else source,
+                connections,
                 retry=retry,
-                deadline_at=min(deadline_after(timeout, remaining_ms(args, kwargs)), published_at()),
+                deadline_at=deadline_at,
                 read_only=read_only,
                 telemetry=telemetry,
                 by_keyword=by_keyword,
-                check=response.check if response is not None else None,
+                check=check,
                 once=once,
             )
 
-        wrapper.__signature__ = signature  # type: ignore[attr-defined]
+        seen = seen_without_tx(wrapper, decorated, signature)
         if response is not None:
-            response.function = wrapper
-        return wrapper
+            response.function = seen
+        return seen
 
     return decorate if function is None else decorate(function)
+
+
+def deadline_of(timeout: float | None, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None) -> float:
+    """The moment that a transaction has to be done by: its own timeout's, the invocation's, or that of the one around it."""
+    return min(deadline_after(timeout, remaining_ms(arguments, keywords)), published_at())
 
 
 def _behind(signature: inspect.Signature, place: int | None) -> list[str]:
@@ -176,7 +196,9 @@ def _behind(signature: inspect.Signature, place: int | None) -> list[str]:
     return [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
 
 
-def _keys(idempotency: Idempotency | None, function: Callable[..., Any], *, read_only: bool) -> Keys | None:
+def _keys(
+    idempotency: Idempotency | None, function: Callable[..., Any], *, names: Sequence[str] = (), read_only: bool
+) -> Keys | None:
     """What recognizes the function's events. Raises `TypeError` where its key can't be remembered."""
     if idempotency is None:
         return None
@@ -186,7 +208,7 @@ def _keys(idempotency: Idempotency | None, function: Callable[..., Any], *, read
         raise TypeError(f"idempotency is a {type(idempotency).__name__}: it must be an Idempotency, or None")
     if read_only:
         raise TypeError("idempotency= is for a transaction that writes: a read_only one has nothing to do twice")
-    return Keys(idempotency, function)
+    return Keys(idempotency, function, names)
 
 
 def _once(keys: Keys, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Once:
@@ -203,7 +225,7 @@ def _durable(function: Callable[..., Any]) -> str:
     )
 
 
-def _check(source: object, retry: object) -> None:
+def check_call(source: object, retry: object) -> None:
     """Raise `TypeError` for a source that gives no connections, or a retry that is no `OCCRetryConfig`."""
     if source is not None and not hasattr(source, "_checkout"):
         kind = type(source).__name__
@@ -220,12 +242,12 @@ def _inspected(function: Callable[..., Any]) -> tuple[inspect.Signature, int | N
     name = getattr(function, "__qualname__", repr(function))
     if not callable(function):
         raise TypeError(f"with_dsql_transaction() decorates a function, not a {type(function).__name__}")
-    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    called = called_of(function)
     if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
         raise TypeError(f"{name}() is async: with_dsql_transaction() supports only synchronous functions")
     if inspect.isgeneratorfunction(called):
         raise TypeError(f"{name}() is a generator: its body would run after the transaction's end; return a list instead")
-    signature = inspect.signature(function)
+    signature = signature_of(function)
     parameters = list(signature.parameters.values())
     tx = signature.parameters.get("tx")
     if tx is None or tx.kind not in {tx.POSITIONAL_OR_KEYWORD, tx.KEYWORD_ONLY}:

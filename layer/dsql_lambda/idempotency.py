@@ -13,10 +13,9 @@ Knows events, keys, hashes, and the statements on the table. Knows nothing of co
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from .checks import check_choice, check_number, check_table, check_text
@@ -105,13 +104,14 @@ class Idempotency(Frozen):
 class Keys:
     """What one function's events are recognized by, made at decoration. Raises `ConfigError` for a wrong expression."""
 
-    def __init__(self, idempotency: Idempotency, function: Callable[..., Any]) -> None:
+    def __init__(self, idempotency: Idempotency, function: Callable[..., Any], names: Sequence[str] = ()) -> None:
+        """`names` are those of the function's parameters that an event can be among."""
         self.idempotency = idempotency
         self._key = _picker("key", idempotency.key)
         self._payload = _picker("payload", idempotency.payload) if idempotency.payload is not None else _same_each_time
         self._caller = _picker("caller", idempotency.caller) if idempotency.caller is not None else None
         self._name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', type(function).__qualname__)}"
-        self._place, self._event_name = _place_of_event(function)
+        self._place, self._event_name = _place_of_event(names)
         if idempotency.scope is None and "<lambda>" in self._name:
             raise ConfigError("a lambda has no name for its keys to belong to: give Idempotency a scope")
 
@@ -176,8 +176,7 @@ def _at(event: Any, path: str) -> Any:
     return event
 
 
-def _place_of_event(function: Callable[..., Any]) -> tuple[int, str]:
-    names = [name for name in inspect.signature(function).parameters if name != "tx"]
+def _place_of_event(names: Sequence[str]) -> tuple[int, str]:
     if "event" in names:
         return names.index("event"), "event"
     place = 1 if names[:1] in (["self"], ["cls"]) else 0

@@ -1,4 +1,5 @@
-"""What stands above and below a decorated function: orders that lose or double work, and whether Lambda gets its value.
+"""What stands above and below a decorated function: orders that lose or double work, whether Lambda gets its value, and what
+those above see of it.
 
 Knows Powertools' and the durable SDK's decorators by their modules' names, and imports neither. Functions are followed along
 `__wrapped__`, as `functools.wraps` leaves it.
@@ -6,9 +7,12 @@ Knows Powertools' and the durable SDK's decorators by their modules' names, and 
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Callable
+from functools import update_wrapper
+from types import FunctionType
 from typing import Any
 
 from .errors import ResponseError
@@ -38,6 +42,49 @@ def refuse_idempotent_below(function: Callable[..., Any]) -> None:
 def is_durable(context: object) -> bool:
     """Is it the context of a durable function? Its handler is run again from the start, so it can't be one transaction."""
     return type(context).__module__.startswith(_DURABLE) and hasattr(context, "lambda_context")
+
+
+def called_of(function: Any) -> Any:
+    """What has the code and the annotations of a callable: itself, or the `__call__` of its class."""
+    return function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """The signature. Where a name in an annotation is not there yet, its annotation is text, to be read when it is asked for."""
+    try:
+        return inspect.signature(function)
+    except NameError:  # Python 3.14 evaluates annotations when somebody asks for them
+        from .lazy_annotations import signature_with_texts  # noqa: PLC0415 - few need it
+
+        return signature_with_texts(function, called_of(function))
+
+
+def seen_without_tx(
+    wrapper: Callable[..., Any], function: Callable[..., Any], signature: inspect.Signature
+) -> Callable[..., Any]:
+    """The wrapper, looking like the function without its parameter `tx` to whoever reads signatures and annotations.
+
+    Its globals are the function's: there Powertools and FastAPI look up the names in annotations that are text. So it must not
+    use any global of its own.
+    """
+    called = called_of(function)
+    names = getattr(inspect.unwrap(called), "__globals__", None)
+    if isinstance(wrapper, FunctionType) and names is not None:
+        wrapper = FunctionType(wrapper.__code__, names, closure=wrapper.__closure__)
+    seen: Any = update_wrapper(wrapper, function)
+    seen.__signature__ = signature
+    if sys.version_info < (3, 14):
+        seen.__annotations__ = {name: each for name, each in getattr(called, "__annotations__", {}).items() if name != "tx"}
+    else:
+
+        def annotate(form: Any, /) -> dict[str, Any]:
+            from .lazy_annotations import annotations_without  # noqa: PLC0415 - for who asks
+
+            return annotations_without("tx", called, form)
+
+        seen.__annotate__ = annotate
+    found: Callable[..., Any] = seen
+    return found
 
 
 class Response:
