@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .cache import open_at_init, source_for
 from .claim import ConnectionSource, published_at
-from .lambda_runtime import deadline_after, remaining_ms
+from .lambda_runtime import deadline_after, remaining_ms, turns_left
 from .options import ConnectOptions
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction
@@ -64,7 +64,7 @@ def run_transaction(
         function,
         source,
         retry=retry,
-        deadline_at=deadline_of(timeout),
+        deadline_at=deadline_of(source, timeout),
         read_only=read_only,
         telemetry=telemetry,
         once=_once(keys, (event,), {"event": event}) if keys is not None else None,
@@ -155,7 +155,7 @@ def with_dsql_transaction(
 
         def begun(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ConnectionSource, float]:
             connections = source_for(options) if source is None else source
-            return connections, deadline_of(timeout, args, kwargs)
+            return connections, deadline_of(connections, timeout, args, kwargs)
 
         def wrapper(*args: Any, **kwargs: Any) -> R:
             # Its globals become those of the decorated function (`seen_without_tx`), so it names nothing of this module.
@@ -185,9 +185,12 @@ def with_dsql_transaction(
     return decorate if function is None else decorate(function)
 
 
-def deadline_of(timeout: float | None, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None) -> float:
+def deadline_of(
+    source: ConnectionSource, timeout: float | None, arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | None = None
+) -> float:
     """The moment that a transaction has to be done by: its own timeout's, the invocation's, or that of the one around it."""
-    return min(deadline_after(timeout, remaining_ms(arguments, keywords)), published_at())
+    turns = turns_left(getattr(source, "max_size", 1))
+    return min(deadline_after(timeout, remaining_ms(arguments, keywords), turns=turns), published_at())
 
 
 def _behind(signature: inspect.Signature, place: int | None) -> list[str]:

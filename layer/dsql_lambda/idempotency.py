@@ -34,6 +34,8 @@ _SAME_EACH_TIME = (
     (("messageId", "body"), ("body",)),  # a record of SQS
     (("detail-type", "detail"), ("detail-type", "detail")),  # EventBridge
     (("Sns",), ("Sns.Message",)),  # a record of SNS
+    (("eventID", "kinesis"), ("kinesis.data",)),  # a record of Kinesis
+    (("eventID", "dynamodb"), ("eventID",)),  # a record of a DynamoDB stream; its images may have sets, which have no order
     (("requestContext",), ("requestContext.http.method", "httpMethod", "rawPath", "path", "queryStringParameters", "body")),
 )
 
@@ -123,7 +125,6 @@ class Keys:
 
     def of(self, event: Any) -> tuple[str, str]:
         """The row's id and the payload's hash. Raises `IdempotencyKeyMissing`."""
-        event = plain(event)
         key = self._key(event)
         if _is_missing(key):
             raise IdempotencyKeyMissing(
@@ -163,6 +164,7 @@ def _said(picked: Picked | None) -> str:
 
 def _same_each_time(event: Any) -> Any:
     """What of an event is the same in each delivery of it."""
+    event = plain(event)
     if isinstance(event, Mapping):
         for names, kept in _SAME_EACH_TIME:
             if all(name in event for name in names):
@@ -201,4 +203,4 @@ def _picker(name: str, picked: Picked) -> Callable[[Any], Any]:
         compiled = jmespath.compile(picked)
     except JMESPathError as error:
         raise ConfigError(f"{name} is {picked!r}, which is no JMESPath expression: {error}") from error
-    return lambda event: compiled.search(event, options=options)
+    return lambda event: compiled.search(plain(event), options=options)

@@ -73,10 +73,14 @@ def plain(value: Any) -> Any:
         from dataclasses import asdict  # noqa: PLC0415 - whoever has one has loaded it
 
         return asdict(value)
-    for name in ("model_dump", "dict"):
-        dump = getattr(value, name, None)
-        if callable(dump) and not isinstance(value, type):
-            return dump(mode="json") if name == "model_dump" else dump()
+    if not isinstance(value, type):
+        if callable(dump := getattr(value, "model_dump", None)):
+            try:
+                return dump(mode="json")
+            except ValueError:  # bytes that are no text, as of a record of Kinesis
+                return dump()
+        if callable(dump := getattr(value, "dict", None)):
+            return dump()
     return value
 
 

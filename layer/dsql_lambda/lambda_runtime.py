@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Final
 
 from .checks import check_number
@@ -40,19 +42,20 @@ def connects_at_init() -> bool:
 
 
 def deadline_after(
-    timeout: float | None, remaining_ms: float | None = None, *, now: Callable[[], float] = time.monotonic
+    timeout: float | None, remaining_ms: float | None = None, *, turns: int = 1, now: Callable[[], float] = time.monotonic
 ) -> float:
     """The moment to be done by: `timeout` seconds from now, or a Lambda context's remaining time less a reserve.
 
     The reserve, half a second or a tenth of what remains if that is less, is for the ROLLBACK, the log record and the answer.
-    The sooner of the two counts. Raises `ConfigError` for a timeout that is not above 0.
+    What is left after it is divided among the `turns` that are still to come. The sooner of the two counts. Raises `ConfigError`
+    for a timeout that is not above 0.
     """
     if timeout is not None:
         check_number("timeout", timeout, 0, _LONGEST_TIMEOUT, above=True)
     seconds = NEVER if timeout is None else timeout
     if remaining_ms is not None:
         remaining = remaining_ms / 1000
-        seconds = min(seconds, remaining - min(_RESERVE_SECONDS, remaining * _RESERVE_SHARE))
+        seconds = min(seconds, (remaining - min(_RESERVE_SECONDS, remaining * _RESERVE_SHARE)) / turns)
     return NEVER if seconds == NEVER else now() + seconds
 
 
@@ -66,18 +69,60 @@ def remaining_ms(arguments: tuple[Any, ...] = (), keywords: dict[str, Any] | Non
         found = _remaining_of(each)
         if found is not None:
             return found
-    frame = sys._getframe(1)
-    while (caller := frame.f_back) is not None:
-        frame = caller
-        for name in _CONTEXT_NAMES:
-            if name in frame.f_code.co_varnames:
-                found = _remaining_of(frame.f_locals.get(name))
-                if found is not None:
-                    return found
+    for innermost in _stacks():
+        frame: FrameType | None = innermost
+        while frame is not None:
+            for name in _CONTEXT_NAMES:
+                if name in frame.f_code.co_varnames:
+                    found = _remaining_of(frame.f_locals.get(name))
+                    if found is not None:
+                        return found
+            frame = frame.f_back
     return None
 
 
+def turns_left(at_once: int = 1) -> int:
+    """How many turns the records of a batch still need, this one's included; 1 where this is no record of a batch.
+
+    Powertools' batch processor is found in the invocation's frames, by its public methods and lists. It takes one record after
+    another. An asynchronous one, whose records are handled in threads, takes `at_once` of them at a time, but no more than
+    `asyncio` has threads for by default.
+    """
+    for number, innermost in enumerate(_stacks()):
+        frame: FrameType | None = innermost
+        while frame is not None:
+            name = frame.f_code.co_name
+            if name in _PROCESSES and (left := _records_left(frame)) is not None:
+                is_parallel = name == "async_process" and number > 0
+                return max(1, -(-left // min(at_once, (os.cpu_count() or 1) + 4, 32)) if is_parallel else left)
+            frame = frame.f_back
+    return 1
+
+
+def _records_left(frame: FrameType) -> int | None:
+    """How many records of its batch a processor has not finished, if the frame is a processor's."""
+    processor = frame.f_locals.get("self")
+    lists = [getattr(processor, name, None) for name in ("records", "success_messages", "fail_messages")]
+    if not all(isinstance(each, list) for each in lists):
+        return None
+    records, succeeded, failed = (len(each or ()) for each in lists)
+    return records - succeeded - failed
+
+
+def _stacks() -> list[FrameType]:
+    """The innermost frames of the stacks that an invocation can be on: this thread's, and in Lambda the main thread's.
+
+    Lambda's runtime calls the handler in the main thread, and the handler may have started this one.
+    """
+    stacks = [sys._getframe(2)]
+    main = threading.main_thread().ident
+    if main != threading.get_ident() and is_lambda():
+        stacks += [frame for thread, frame in sys._current_frames().items() if thread == main]
+    return stacks
+
+
 _CONTEXT_NAMES = ("context", "lambda_context")  # everybody's, Powertools' and the runtime's names for it
+_PROCESSES = ("process", "async_process")  # methods of Powertools' batch processors
 
 
 def _remaining_of(context: Any) -> float | None:

@@ -168,6 +168,11 @@ class Pool:
         return run_in_transaction(function, self, retry=retry, telemetry=Telemetry(function))
 
     @property
+    def max_size(self) -> int:
+        """How many connections it has at most."""
+        return self._max_size
+
+    @property
     def statistics(self) -> PoolStatistics:
         """How it is now."""
         held = [each for each in self._places if each.holder is not None]
