@@ -202,6 +202,7 @@ def test_the_types_of_every_public_function_can_be_read():
     """By whoever injects or documents them."""
     read = [typing.get_type_hints(each) for each in public_functions()]
     assert len(read) > 30
+    assert typing.get_type_hints(dsql_lambda.dsql_transaction) == {"return": Transaction}
 
 
 def test_a_plain_handler_does_not_load_what_reads_lazy_annotations():

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver
 
 import dsql_lambda
-from dsql_lambda import Pool, Transaction, connect, run_transaction, with_dsql_transaction
+from dsql_lambda import DsqlTransactionMiddleware, Pool, Transaction, connect, run_transaction, with_dsql_transaction
 
 PACKAGE = Path(dsql_lambda.__file__).parent
 
@@ -21,6 +22,7 @@ ORDER = [
     "token",
     "persistence",
     "durable",
+    "middleware",
     "decorator",
     "stacked",
     "lazy_annotations",
@@ -28,6 +30,7 @@ ORDER = [
     "pool",
     "dbapi",
     "connection",
+    "running",
     "runner",
     "once",
     "idempotency",
@@ -200,6 +203,21 @@ def test_few_frames_stand_between_the_caller_and_the_handler(options):
             pool.transaction_with_retry(function),
         ]
     assert max(counts) <= MOST_FRAMES
+
+
+def test_one_frame_more_stands_between_a_resolver_and_a_route(options):
+    """The middleware's own, and that of its attempt; Powertools has others."""
+    app = APIGatewayHttpResolver()
+    app.use(middlewares=[DsqlTransactionMiddleware(options=options)])
+    here = sys._getframe().f_code
+    counts = []
+
+    @app.get("/")
+    def route():
+        counts.append(frames_up_to(sys._getframe(), here))
+
+    app.resolve({"rawPath": "/", "requestContext": {"http": {"method": "GET", "path": "/"}, "stage": "$default"}}, None)  # type: ignore[arg-type]
+    assert counts == [MOST_FRAMES + 1]
 
 
 def test_few_calls_lead_from_a_statement_to_the_socket(options):

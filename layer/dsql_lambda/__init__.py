@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .iam_token import Token as Token
     from .idempotency import Idempotency as Idempotency
     from .json_text import jsonable as jsonable
+    from .middleware import DsqlTransactionMiddleware as DsqlTransactionMiddleware
     from .occ import OCCConflict as OCCConflict
     from .occ import OCCType as OCCType
     from .occ import classify_occ as classify_occ
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from .pool import Pool as Pool
     from .retry import OCCRetryConfig as OCCRetryConfig
     from .runner import retry_on_occ as retry_on_occ
+    from .running import dsql_transaction as dsql_transaction
     from .server_errors import DatabaseError as DatabaseError
     from .server_errors import InterfaceError as InterfaceError
     from .server_errors import ProtocolError as ProtocolError
@@ -81,12 +83,14 @@ _MODULES = {
     "iam_token": ("Token",),
     "idempotency": ("Idempotency",),
     "json_text": ("jsonable",),
+    "middleware": ("DsqlTransactionMiddleware",),
     "occ": ("OCCConflict", "OCCType", "classify_occ", "is_occ_error"),
     "options": ("ConnectOptions",),
     "persistence": ("DsqlPersistenceLayer",),
     "pool": ("Pool",),
     "retry": ("OCCRetryConfig",),
     "runner": ("retry_on_occ",),
+    "running": ("dsql_transaction",),
     "server_errors": ("DatabaseError", "InterfaceError", "ProtocolError"),
     "transaction": ("Transaction",),
 }

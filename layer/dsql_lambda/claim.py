@@ -37,6 +37,8 @@ class Claim:
         """Where its connection is kept; set before the place is taken."""
         self.opened_for = ""
         """Why the present attempt's connection was opened; empty for one that served a transaction before. Decides nothing."""
+        self.tx: object | None = None
+        """What the function of the present attempt got as `tx`."""
         self._frame = frame
         self._thread_id = threading.get_ident()
 
@@ -55,6 +57,7 @@ class Claim:
     def end(self) -> None:
         """Be over. The frame holds this claim, and all that the transaction read: without this, only a GC run frees them."""
         self._frame = None
+        self.tx = None
 
     def abandon(self) -> None:
         """Give up the connection, if it still has one: an interruption left it in an unknown state."""
@@ -142,7 +145,7 @@ def begin(claim: Claim) -> None:
         raise TransactionError(
             "a transaction is running already, and DSQL has no savepoints: pass its tx on to join it, or run this one after it"
         )
-    claim.outer = _published_claim()
+    claim.outer = published()
     _published.set(weakref.ref(claim))
     _running.claim = claim
 
@@ -152,12 +155,13 @@ _published: ContextVar[weakref.ref[Claim] | None] = ContextVar("dsql_lambda_clai
 
 def published_at() -> float:
     """The deadline of the transaction in whose context this code runs, also in a thread or a task; `NEVER` if there is none."""
-    claim = _published_claim()
+    claim = published()
     return claim.deadline_at if claim is not None else NEVER
 
 
-def _published_claim() -> Claim | None:
-    """The innermost one that still runs: what is over needs not to be taken back."""
+def published() -> Claim | None:
+    """The claim of the innermost transaction that runs in this context, also in a thread or a task; None if there is none."""
+    # What is over needs not to be taken back.
     reference = _published.get()
     claim = reference() if reference is not None else None
     while claim is not None and not claim.is_alive():

@@ -232,6 +232,7 @@ def _attempt(function: Callable[..., T], source: ConnectionSource, claim: Claim,
         if loop.observation is not None:
             loop.observation.connected(claim.opened_for)
         tx = Transaction(session, evidence=claim.evidence, attempt=loop.attempt, read_only=loop.read_only)
+        claim.tx = tx
         outcome = _probe(tx, session, claim.evidence, loop)
         if outcome is None:
             outcome = _run_and_commit(function, tx, session, claim.evidence, loop)

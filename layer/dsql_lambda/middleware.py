@@ -1,0 +1,133 @@
+"""A middleware of Powertools' resolvers that makes each route a transaction: `DsqlTransactionMiddleware`.
+
+Knows Powertools' resolvers and responses, and imports them: it is imported only when it is named. What happens to the transaction
+is decided by the loop. What stands behind the middleware, the route with it, is one attempt, and runs again after a conflict.
+
+    the resolver's context   put back before each attempt to what it was before the first: the values of dependencies, `tx` among
+                             them, are the attempt's own
+    the response             2xx and 3xx commit; 5xx rolls back; 4xx commits, unless a statement had failed, or the user chose
+    an exception             rolls back, and goes on to the resolver's exception handlers as it was
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Any, cast
+
+from aws_lambda_powertools.event_handler.api_gateway import ApiGatewayResolver, Response
+from aws_lambda_powertools.event_handler.middlewares import BaseMiddlewareHandler, NextMiddleware
+
+from .cache import open_at_init, source_for
+from .checks import check_number
+from .claim import ConnectionSource
+from .decorator import check_call, deadline_of
+from .errors import ResponseError
+from .json_text import place_of_failure
+from .lambda_runtime import deadline_after
+from .options import ConnectOptions
+from .outcome import Ending, outcome_of
+from .retry import OCCRetryConfig
+from .runner import run_in_transaction
+from .running import dsql_transaction
+from .telemetry import StructuredLogger, Telemetry
+from .transaction import Transaction
+
+
+class DsqlTransactionMiddleware(BaseMiddlewareHandler[ApiGatewayResolver]):
+    """Run each route of a resolver in a transaction, which `Depends(dsql_transaction)` gives to it.
+
+        app.use(middlewares=[DsqlTransactionMiddleware()])
+
+    **What stands behind it may run several times**: put it last. It is run again when DSQL reports a conflict and when the
+    connection is lost before COMMIT was sent; the response is returned once COMMIT was answered. An exception rolls back, and
+    so does a response with the status `rollback_from` or above: 400 rolls back what the client got wrong, too. A response of
+    400 or above is returned also where a statement had failed; any other is replaced by that statement's error. The response is
+    serialized before COMMIT: what the resolver can't write is a `ResponseError`.
+
+    The other keywords are those of `with_dsql_transaction`, and so is what is raised. Raises `ConfigError` and `TypeError` for
+    a keyword that is none. In a test without a database an override of `dsql_transaction` in the resolver's
+    `dependency_overrides` takes the transaction's place.
+    """
+
+    def __init__(
+        self,
+        *,
+        options: ConnectOptions | None = None,
+        source: ConnectionSource | None = None,
+        retry: OCCRetryConfig | None = None,
+        read_only: bool = False,
+        timeout: float | None = None,
+        logger: StructuredLogger | None = None,
+        rollback_from: int = 500,
+    ) -> None:
+        super().__init__()
+        if options is not None and source is not None:
+            raise TypeError("DsqlTransactionMiddleware() takes options or source, not both: a source has its options already")
+        check_call(source, retry)
+        deadline_after(timeout)
+        check_number("rollback_from", rollback_from, 400, 600, whole=True)
+        self._options = options
+        self._source = source
+        self._retry = retry
+        self._read_only = read_only
+        self._timeout = timeout
+        self._logger = logger
+        self._rollback_from = rollback_from
+        if source is None:
+            open_at_init(options)
+
+    def handler(self, app: ApiGatewayResolver, next_middleware: NextMiddleware) -> Response[Any]:
+        """What Powertools calls."""
+        if dsql_transaction in getattr(app, "dependency_overrides", ()):
+            return next_middleware(app)
+        source = source_for(self._options) if self._source is None else self._source
+        before = _copy(app.context)
+
+        def attempt(tx: Transaction) -> Response[Any]:
+            app.context.clear()
+            app.context.update(_copy(before))
+            response: Any = app._to_response(next_middleware(app))
+            if not tx.has_ended and self._rolls_back(response.status_code, tx):
+                tx.rollback()
+            return cast("Response[Any]", response)
+
+        return run_in_transaction(
+            attempt,
+            source,
+            retry=self._retry,
+            deadline_at=deadline_of(source, self._timeout, (app.lambda_context,)),
+            read_only=self._read_only,
+            telemetry=Telemetry(getattr(before.get("_route"), "func", None), logger=self._logger),
+            check=partial(_check, app),
+        )
+
+    def _rolls_back(self, status: int, tx: Transaction) -> bool:
+        """Is a response with this status the answer to what can't, or must not, be committed?"""
+        if status < HTTPStatus.BAD_REQUEST:
+            return False
+        evidence = tx._evidence
+        ended = outcome_of(evidence, None, tx._session.transport.failure, "statement")
+        if ended.ending is not Ending.FAILED or evidence.interruption is not None:
+            return False  # the loop runs the route again, or raises
+        return status >= self._rollback_from or ended.error is not None
+
+
+def _copy(context: dict[str, Any]) -> dict[str, Any]:
+    """The resolver's context, with copies of Powertools' own dicts: each attempt changes the route's arguments, for one."""
+    return {name: dict(each) if name.startswith("_") and type(each) is dict else each for name, each in context.items()}
+
+
+def _check(app: ApiGatewayResolver, response: Response[Any]) -> None:
+    """Raise `ResponseError` for a response that the resolver could not write once its transaction is committed."""
+    serialize: Callable[[Any], str] = app._serializer
+    if not response.is_json() or isinstance(response.body, str):
+        return
+    try:
+        serialize(response.body)
+    except Exception as error:
+        place = place_of_failure(response.body, serialize)
+        raise ResponseError(
+            f"the resolver can't write the response's body: {place}; dsql_lambda.jsonable() converts rows"
+        ) from error
