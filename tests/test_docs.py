@@ -21,6 +21,19 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 KNOWN = {"python", "py", "sql", "console", "json", "toml"}
 LONGEST_LINE = 140
 TYPED_ELSEWHERE = {"curl", "echo", "export", "psql"}  # tests/application types these commands
+EVENT = {
+    "source": 1,
+    "target": 2,
+    "amount": 5,
+    "version": "2.0",
+    "rawPath": "/transfers",
+    "headers": {"idempotency-key": "k-1"},
+    "requestContext": {"http": {"method": "POST", "path": "/transfers"}, "stage": "$default"},
+    "body": '{"source": 1, "target": 2, "amount": 5}',
+    "Records": [{"messageId": "m-1", "body": '{"source": 1, "amount": 5}', "attributes": {}, "eventSource": "aws:sqs"}],
+}
+"""What each page's handler can read: a transfer, a request of an HTTP API, and a batch of SQS."""
+
 WIDE = {"benchmarks.md", "reliability.md"}  # tables of figures, as wide as what they compare
 
 
@@ -47,15 +60,20 @@ def test_a_python_block_runs(dsql, options, language, code):
     if "aws_durable_execution_sdk_python" in code and not Path(durable).exists():
         pytest.skip("the SDK of durable functions could not be had")
     dsql.execute(Idempotency(key="id").create_table())
-    called = "\nif 'lambda_handler' in globals():\n    lambda_handler(EVENT, CONTEXT)\n"
+    called = (
+        "if 'lambda_handler' in globals():\n"
+        "    answer = lambda_handler(EVENT, CONTEXT)\n"
+        "    assert not isinstance(answer, dict) or answer.get('statusCode', 200) < 400, answer\n"
+        "    assert not isinstance(answer, dict) or not answer.get('batchItemFailures'), answer\n"
+    )
     context = (
         "class CONTEXT:\n"
         "    function_name = memory_limit_in_mb = invoked_function_arn = aws_request_id = 'x'\n"
         "    get_remaining_time_in_millis = staticmethod(lambda: 30000)\n"
-        "EVENT = {'source': 1, 'target': 2, 'amount': 5, 'headers': {'idempotency-key': 'k-1'}}\n"
+        f"EVENT = {EVENT!r}\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", context + code + called],
+        [sys.executable, "-W", "error", "-c", "\n".join([code, context, called])],
         capture_output=True,
         text=True,
         check=False,

@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 
-API = Path(__file__).parent / "typing" / "api.py"
+USAGE = Path(__file__).parent / "typing"
+"""The public names (`api.py`), and Powertools' decorators and utilities around them (`powertools.py`)."""
+
 ROOT = Path(__file__).parents[1]
 
 
 def test_mypy_accepts_the_usage():
     """Strictly."""
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", str(API)], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-m", "mypy", "--strict", *map(str, sorted(USAGE.glob("*.py")))],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 
@@ -22,7 +28,7 @@ def test_mypy_accepts_the_usage():
 def test_pyright_accepts_the_usage(tmp_path):
     """By its checker as basedpyright carries it, which needs no download."""
     (tmp_path / "pyrightconfig.json").write_text(
-        json.dumps({"include": [str(API)], "typeCheckingMode": "standard", "extraPaths": [str(ROOT / "layer")]})
+        json.dumps({"include": [str(USAGE)], "typeCheckingMode": "standard", "extraPaths": [str(ROOT / "layer")]})
     )
     done = subprocess.run(
         [sys.executable, "-m", "basedpyright", "-p", str(tmp_path), "--pythonpath", sys.executable],

@@ -1,8 +1,7 @@
-"""What stands above and below a decorated function: orders that lose or double work, whether Lambda gets its value, and what
-those above see of it.
+"""What stands above and below a decorated function: orders that lose or double work, and what those above get of it.
 
-Knows Powertools' and the durable SDK's decorators by their modules' names, and imports neither. Functions are followed along
-`__wrapped__`, as `functools.wraps` leaves it.
+They see it without `tx`, and Lambda gets its value. Knows Powertools' and the durable SDK's decorators by their modules' names,
+and imports neither. Functions are followed along `__wrapped__`, as `functools.wraps` leaves it.
 """
 
 from __future__ import annotations

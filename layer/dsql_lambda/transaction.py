@@ -45,9 +45,11 @@ class Transaction:
     server says against the statement, `InterfaceError` for a connection that was lost, and `TransactionError` after the end.
     """
 
+    attempt = 1
+    """Which attempt this is, from 1."""
+
     def __init__(self, session: Session, *, evidence: Evidence | None = None, attempt: int = 1, read_only: bool = False) -> None:
-        self.attempt = attempt
-        """Which attempt this is, from 1."""
+        self.attempt = attempt  # of the class too, so that a mock made after it has one
         self.after: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
         """What `after_commit` was given."""
         self._session = session
