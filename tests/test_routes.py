@@ -19,6 +19,8 @@ from aws_lambda_powertools.event_handler import (
     AppSyncEventsResolver,
     AppSyncResolver,
     BedrockAgentFunctionResolver,
+    BedrockAgentResolver,
+    BedrockResponse,
     DependencyResolutionError,
     Depends,
     HttpResolverLocal,
@@ -301,6 +303,22 @@ def test_a_response_is_committed_by_its_status(dsql, options, rollback_from, sta
     assert get(app) == (status, {"said": "so"})
     assert balance(dsql) == 100 + is_kept
     assert in_one_thread(dsql)
+
+
+@pytest.mark.parametrize(("status", "is_kept"), [(200, True), (500, False)])
+def test_a_response_of_a_bedrock_agent_is_committed_by_its_status_too(dsql, options, status, is_kept):
+    """It has a class of its own."""
+    app = BedrockAgentResolver()
+    app.use(middlewares=[DsqlTransactionMiddleware(options=options)])
+
+    @app.get("/claims", description="All claims")
+    def claims(tx: Tx):
+        tx.defer(ADD, amount=1)
+        return BedrockResponse(status_code=status, body={"said": "so"}, session_attributes={"user": "1"})
+
+    answer = app.resolve(GATEWAYS["bedrock"].event("GET", "/claims", None), LambdaContext())
+    assert (answered(answer), answer["sessionAttributes"]) == ((status, {"said": "so"}), {"user": "1"})
+    assert balance(dsql) == 100 + is_kept
 
 
 @pytest.mark.parametrize("error", [NotFoundError("no such account"), ValueError("a bug")])

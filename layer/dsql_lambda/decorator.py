@@ -109,8 +109,8 @@ def with_dsql_transaction(
     **The function may run several times**: it must have no effect outside `tx`, and must not change its arguments. It is run
     again when DSQL reports a conflict and when the connection is lost before COMMIT was sent; its value is returned once
     COMMIT was answered. The Lambda context sets the deadline, in a handler and in what it calls, such as a resolver's route;
-    `timeout` (seconds) does elsewhere, and the sooner of the two counts. The value of the handler that Lambda calls is checked
-    before COMMIT: what Lambda can't marshal is a `ResponseError`.
+    the records of a batch share it. `timeout` (seconds) does elsewhere, and the sooner of the two counts. The value of the
+    handler that Lambda calls is checked before COMMIT: what Lambda can't marshal is a `ResponseError`.
 
     `options` choose the cached connection (None: the environment's variables), `source` is a `Connection` or a `Pool` in its
     place; `retry` is None for `OCCRetryConfig.for_lambda()` in Lambda and `OCCRetryConfig()` elsewhere; `read_only` begins
