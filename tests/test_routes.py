@@ -29,6 +29,7 @@ from aws_lambda_powertools.event_handler import (
 )
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
+from aws_lambda_powertools.metrics import EphemeralMetrics
 from pydantic import BaseModel
 from tests.gateways import GATEWAYS, Gateway, answered
 
@@ -553,6 +554,22 @@ def test_a_record_names_the_route_and_goes_to_its_logger(dsql, options, caplog):
     assert (record.funcName, record.pathname) == ("transfer", __file__)
 
 
+def test_metrics_and_a_tracer_are_told(dsql, options):
+    """Of each route's transaction."""
+    metrics = EphemeralMetrics(namespace="Bank", service="routes")
+    app = APIGatewayHttpResolver()
+    app.use(middlewares=[DsqlTransactionMiddleware(options=options, metrics=metrics)])
+
+    @app.get("/")
+    def route(tx: Tx):
+        tx.defer(ADD, amount=1)
+        return {}
+
+    dsql.conflict_next(1)
+    get(app)
+    assert metrics.metric_set["TransactionAttempts"]["Value"] == [2.0]
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_an_asynchronous_resolver(dsql, options, kind):
     """Powertools runs the middleware in a thread, and the route in the loop: `tx` is the same."""
@@ -705,6 +722,8 @@ def test_a_test_without_a_database_overrides_the_dependency():
         ({"source": "url"}, TypeError, "source is a str"),
         ({"retry": 5}, TypeError, "retry is a int"),
         ({"timeout": 0}, ConfigError, "timeout is 0"),
+        ({"metrics": "EMF"}, TypeError, "metrics is a str"),
+        ({"tracer": "X-Ray"}, TypeError, "tracer is a str"),
         ({"rollback_from": 200}, ConfigError, "rollback_from is 200"),
         ({"rollback_from": "500"}, ConfigError, "rollback_from is '500'"),
     ],

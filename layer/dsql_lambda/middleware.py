@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from aws_lambda_powertools.event_handler.api_gateway import ApiGatewayResolver, Response
 from aws_lambda_powertools.event_handler.middlewares import BaseMiddlewareHandler, NextMiddleware
@@ -33,6 +33,12 @@ from .runner import run_in_transaction
 from .running import dsql_transaction
 from .telemetry import StructuredLogger, Telemetry
 from .transaction import Transaction
+
+if TYPE_CHECKING:
+    from .emf import Metrics
+    from .subsegments import Tracer
+else:
+    Metrics = Tracer = Any  # for `typing.get_type_hints`: whoever uses one has loaded it
 
 
 class DsqlTransactionMiddleware(BaseMiddlewareHandler[ApiGatewayResolver]):
@@ -60,6 +66,8 @@ class DsqlTransactionMiddleware(BaseMiddlewareHandler[ApiGatewayResolver]):
         read_only: bool = False,
         timeout: float | None = None,
         logger: StructuredLogger | None = None,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
         rollback_from: int = 500,
     ) -> None:
         super().__init__()
@@ -73,7 +81,8 @@ class DsqlTransactionMiddleware(BaseMiddlewareHandler[ApiGatewayResolver]):
         self._retry = retry
         self._read_only = read_only
         self._timeout = timeout
-        self._logger = logger
+        self._observed_by: dict[str, Any] = {"logger": logger, "metrics": metrics, "tracer": tracer}
+        Telemetry(**self._observed_by)  # what is wrong is said here, and not at the first request
         self._rollback_from = rollback_from
         if source is None:
             open_at_init(options)
@@ -99,7 +108,7 @@ class DsqlTransactionMiddleware(BaseMiddlewareHandler[ApiGatewayResolver]):
             retry=self._retry,
             deadline_at=deadline_of(source, self._timeout, (app.lambda_context,)),
             read_only=self._read_only,
-            telemetry=Telemetry(getattr(before.get("_route"), "func", None), logger=self._logger),
+            telemetry=Telemetry(getattr(before.get("_route"), "func", None), **self._observed_by),
             check=partial(_check, app),
         )
 

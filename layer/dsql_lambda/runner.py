@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .observation import Observation
     from .once import Once
     from .subsegments import Tracer
+else:
+    Metrics = Tracer = Any  # for `typing.get_type_hints`: whoever uses one has loaded it
 
 T = TypeVar("T")
 

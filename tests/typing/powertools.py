@@ -59,7 +59,7 @@ class Order(BaseModel):
 @tracer.capture_lambda_handler
 @metrics.log_metrics(capture_cold_start_metric=True)
 @event_source(data_class=APIGatewayProxyEventV2)
-@with_dsql_transaction(logger=logger)
+@with_dsql_transaction(logger=logger, metrics=metrics, tracer=tracer)
 def with_data_class(event: APIGatewayProxyEventV2, context: LambdaContext, tx: Transaction) -> dict[str, Any]:
     """All of Powertools' decorators for a handler, bare where they can be."""
     return {"path": event.raw_path, "rows": tx.rows("SELECT 1 AS one")}
@@ -95,7 +95,9 @@ bedrock = BedrockAgentResolver()
 graphql = AppSyncResolver()
 tools = BedrockAgentFunctionResolver()
 router = APIGatewayHttpRouter()
-middleware = DsqlTransactionMiddleware(read_only=True, timeout=2.5, rollback_from=400, logger=logger)
+middleware = DsqlTransactionMiddleware(
+    read_only=True, timeout=2.5, rollback_from=400, logger=logger, metrics=metrics, tracer=tracer
+)
 
 http.use(middlewares=[middleware])
 http.include_router(router, prefix="/more")
