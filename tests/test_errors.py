@@ -19,6 +19,7 @@ from dsql_lambda import (
     ResponseError,
     TokenError,
     TransactionError,
+    WriteInterrupted,
 )
 
 
@@ -33,6 +34,7 @@ def test_the_tree_is_as_it_is_documented():
         ResponseError,
         IdempotencyKeyMissing,
         IdempotencyKeyReused,
+        WriteInterrupted,
     } == set(TransactionError.__subclasses__())
     assert issubclass(ConfigError, ValueError)
     assert issubclass(DatabaseError, pg8000.exceptions.DatabaseError)
@@ -46,6 +48,7 @@ def test_the_tree_is_as_it_is_documented():
         CommitOutcomeUnknown("no", attempts=2),
         DeadlineExceeded("no", phase="commit"),
         AfterCommitError("no", value={"id": 1}, errors=()),
+        WriteInterrupted("no", committed=((0, 3000),), failed=((3000, 6000),), unknown=((6000, 9000),)),
         ConnectError("no", sqlstate="08006", hint="why"),
         ConfigError("no"),
         TokenError("no"),

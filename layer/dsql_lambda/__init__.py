@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .cache import cached_connection as cached_connection
+    from .chunks import write_in_chunks as write_in_chunks
     from .connection import Connection as Connection
     from .connection import connect as connect
     from .decorator import run_transaction as run_transaction
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .errors import ResponseError as ResponseError
     from .errors import TokenError as TokenError
     from .errors import TransactionError as TransactionError
+    from .errors import WriteInterrupted as WriteInterrupted
     from .iam_token import Token as Token
     from .idempotency import Idempotency as Idempotency
     from .json_text import jsonable as jsonable
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "cache": ("cached_connection",),
+    "chunks": ("write_in_chunks",),
     "connection": ("Connection", "connect"),
     "decorator": ("run_transaction", "with_dsql_transaction"),
     "durable": ("durable_transaction",),
@@ -79,6 +82,7 @@ _MODULES = {
         "ResponseError",
         "TokenError",
         "TransactionError",
+        "WriteInterrupted",
     ),
     "iam_token": ("Token",),
     "idempotency": ("Idempotency",),

@@ -123,7 +123,10 @@ class Place:
 
 
 class ConnectionSource(Protocol):
-    """Where a transaction gets its connection: a `Connection` itself, a `Pool`, or the execution environment's cache."""
+    """Where a transaction gets its connection: a `Connection` itself, a `Pool`, or the execution environment's cache.
+
+    One may have a `retry` and a `logger`: what transactions on it get that are given none.
+    """
 
     def _checkout(self, claim: Claim, deadline_at: float) -> Session:
         """A usable connection in `claim.place`. Raises `ConnectError`, or `DeadlineExceeded` in the phase `connect`."""
@@ -139,12 +142,17 @@ class _Running(threading.local):
 _running = _Running()
 
 
-def begin(claim: Claim) -> None:
-    """Note that this thread runs a transaction. Raises `TransactionError` inside another one: DSQL has no savepoints."""
+def refuse_inside_transaction() -> None:
+    """Raise `TransactionError` where this thread runs a transaction: DSQL has no savepoints."""
     if _running.claim is not None and _running.claim.is_alive():
         raise TransactionError(
             "a transaction is running already, and DSQL has no savepoints: pass its tx on to join it, or run this one after it"
         )
+
+
+def begin(claim: Claim) -> None:
+    """Note that this thread runs a transaction. Raises `TransactionError` inside another one."""
+    refuse_inside_transaction()
     claim.outer = published()
     _published.set(weakref.ref(claim))
     _running.claim = claim

@@ -8,6 +8,7 @@
         ├── OCCRetryExhausted               every attempt met a conflict, or the deadline came first
         ├── CommitOutcomeUnknown            COMMIT was sent, no answer came: committed or not
         ├── DeadlineExceeded                no time was left, before any conflict
+        ├── WriteInterrupted                `write_in_chunks` stopped: says which rows are committed
         ├── AfterCommitError                committed, and then a function of `tx.after_commit` raised
         ├── ResponseError                   the function's value can't be marshalled or stored
         ├── IdempotencyKeyMissing           an event without the key that its function is idempotent by
@@ -102,6 +103,34 @@ class AfterCommitError(TransactionError):
         """What the decorated function returned."""
         self.errors = errors
         """What the functions raised, in their order. None of them kept the others from running."""
+
+
+class WriteInterrupted(TransactionError):
+    """`write_in_chunks` stopped, and some of the rows may be committed; what stopped it is the `__cause__`.
+
+    Ranges of rows are pairs: the index of the first row, from 0, and of the one behind the last.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        committed: tuple[tuple[int, int], ...] = (),
+        failed: tuple[tuple[int, int], ...] = (),
+        unknown: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.committed = committed
+        """What is committed, in order, an earlier call's included. As `committed=`, it lets another call write the others."""
+        self.failed = failed
+        """What was under way and was rolled back."""
+        self.unknown = unknown
+        """What may be committed or not, since COMMIT was not answered. Read the data to find out."""
+
+    @property
+    def resume_at(self) -> int:
+        """The first row that is not known to be committed: those before it are."""
+        return self.committed[0][1] if self.committed and self.committed[0][0] == 0 else 0
 
 
 class ResponseError(TransactionError):

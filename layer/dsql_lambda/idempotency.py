@@ -139,6 +139,11 @@ class Keys:
         return _hash([scope, caller, key]), _hash(self._payload(event))
 
 
+def part_of(key: str, part: Any, content: Any) -> tuple[str, str]:
+    """The row's id and the payload's hash for a part of the work on an event, given the id for the whole."""
+    return _hash([key, part]), _hash(content)
+
+
 def _hash(value: Any) -> str:
     """Of a value as JSON; what has no JSON type counts by its text."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=_text_of).encode()).hexdigest()

@@ -114,6 +114,28 @@ def refused_word(query: Query) -> str:
     return query.first_word if query.first_word in _REFUSED else ""
 
 
+def code_of(sql: str) -> str:
+    """The text with spaces in place of strings, quoted identifiers and comments. What is left stands where it stood."""
+    pieces: list[str] = []
+    at, end = 0, len(sql)
+    while at < end:
+        start, character = at, sql[at]
+        if character in _NAME or character > _ASCII:
+            at = _past(_WORD, sql, at)
+            is_code = not (sql[start:at] in {"e", "E"} and sql.startswith("'", at))
+            at = at if is_code else _past_escapes(sql, at)
+        elif character in "'\"":
+            at, is_code = sql.find(character, at + 1) + 1 or end, False
+        elif character == "$" and sql[at + 1 : at + 2] not in _DIGITS:
+            at = _past_dollar(sql, start) or at + 1
+            is_code = at == start + 1
+        else:
+            at = _past_comment(sql, start) or at + 1
+            is_code = at == start + 1
+        pieces.append(sql[start:at] if is_code else " " * (at - start))
+    return "".join(pieces)
+
+
 class Cache:
     """The queries of texts, by the text; bounded in bytes. The one that came first goes first."""
 

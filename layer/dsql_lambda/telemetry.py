@@ -37,6 +37,11 @@ class StructuredLogger(Protocol):
         """Log at ERROR."""
 
 
+def logger_for(source: object, logger: StructuredLogger | None = None) -> StructuredLogger | None:
+    """The logger that was given, else the one that the source of connections has, if it has one."""
+    return logger if logger is not None else getattr(source, "logger", None)
+
+
 class Telemetry:
     """What is said of one decorated function or one call. Raises `TypeError` for `metrics` and a `tracer` of another kind."""
 

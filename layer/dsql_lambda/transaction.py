@@ -142,12 +142,26 @@ class Transaction:
             self._fly(())
         return self._session.connection
 
-    # What the loop does with it.
+    # What the loop, and others of the package, do with it.
 
     @property
     def has_ended(self) -> bool:
         """Was it rolled back by the function, or is it over?"""
         return self._has_ended
+
+    @property
+    def has_failed(self) -> bool:
+        """Has a statement failed, or was it lost? Then nothing of the transaction is committed."""
+        return self._evidence.failure is not None or self._session.is_closed
+
+    def fly(self, statements: Sequence[Statement]) -> list[Any]:
+        """Run statements that are made already in one flight, and return what each answered."""
+        return self._fly(statements)[-len(statements) :] if statements else []
+
+    def queue(self, statement: Statement) -> None:
+        """Queue a statement that is made already, as `defer` does."""
+        self._refuse_if_ended()
+        self._deferred.append((statement, None))
 
     def begin(self) -> None:
         """Send BEGIN alone and wait for its answer: what proves that an idle connection still lives."""
