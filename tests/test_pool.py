@@ -14,6 +14,7 @@ from dsql_lambda import (
     Connection,
     DeadlineExceeded,
     OCCRetryConfig,
+    OCCRetryExhausted,
     Pool,
     TransactionError,
     run_transaction,
@@ -429,3 +430,48 @@ def test_a_transaction_inside_a_transaction_of_the_pool_is_refused(pool_of):
 
     assert pool.transaction_with_retry(outer) == 1
     assert pool.statistics.opened == 1
+
+
+# What transactions on it get that are given none
+
+
+def test_its_retry_and_logger_are_the_defaults_of_its_transactions(dsql, pool_of, stage):
+    """Of each way to run one on it; what a transaction is given itself comes first."""
+    pool = pool_of(retry=OCCRetryConfig(max_attempts=2), logger=stage.logger)
+
+    def add(tx):
+        tx.run(ADD, amount=1, id=1)
+
+    ways = [
+        lambda **more: pool.transaction_with_retry(add, **more),
+        lambda **more: run_transaction(add, source=pool, **more),
+        lambda **more: with_dsql_transaction(source=pool, **more)(add)(),
+    ]
+    for run in ways:
+        dsql.conflict_next(2)
+        with pytest.raises(OCCRetryExhausted):
+            run()
+        assert stage.logger.messages == ["OCC conflict, retrying", "OCC retry exhausted"]
+        dsql.conflict_next(2)
+        run(retry=OCCRetryConfig(max_attempts=3))
+        stage.logger.records.clear()
+    assert stage.balances()[0] == 103
+
+
+def test_a_logger_that_is_given_comes_before_the_pools(dsql, pool_of, stage):
+    """A handler's own."""
+    own = type(stage.logger)()
+
+    @with_dsql_transaction(source=pool_of(logger=stage.logger), logger=own)
+    def handler(tx):
+        tx.run(ADD, amount=1, id=1)
+
+    dsql.conflict_next()
+    handler()
+    assert (own.messages, stage.logger.messages) == (["OCC conflict, retrying"], [])
+
+
+def test_a_retry_that_is_none_is_refused(options):
+    """When the pool is made."""
+    with pytest.raises(TypeError, match="OCCRetryConfig"):
+        Pool(options, retry=3)  # type: ignore[arg-type]

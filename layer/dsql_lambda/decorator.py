@@ -15,10 +15,10 @@ from .cache import open_at_init, source_for
 from .claim import ConnectionSource, published_at
 from .lambda_runtime import deadline_after, remaining_ms, turns_left
 from .options import ConnectOptions
-from .retry import OCCRetryConfig
+from .retry import OCCRetryConfig, check_retry
 from .runner import run_in_transaction
 from .stacked import Response, called_of, is_durable, refuse_idempotent_below, seen_without_tx, signature_of
-from .telemetry import StructuredLogger, Telemetry
+from .telemetry import StructuredLogger, Telemetry, logger_for
 from .transaction import Transaction
 
 R = TypeVar("R")
@@ -57,7 +57,7 @@ def run_transaction(
     `IdempotencyKeyMissing`, `IdempotencyKeyReused` and `ResponseError`.
     """
     check_call(source, retry)
-    telemetry = Telemetry(function, logger=logger, metrics=metrics, tracer=tracer)
+    telemetry = Telemetry(function, logger=logger_for(source, logger), metrics=metrics, tracer=tracer)
     keys = _keys(idempotency, function, read_only=read_only)
     source = source_for(None) if source is None else source
     return run_in_transaction(
@@ -132,7 +132,7 @@ def with_dsql_transaction(
         refuse_idempotent_below(decorated)
         response = Response() if os.environ.get("_HANDLER") else None
         check = response.check if response is not None else None
-        telemetry = Telemetry(decorated, logger=logger, metrics=metrics, tracer=tracer)
+        telemetry = Telemetry(decorated, logger=logger_for(source, logger), metrics=metrics, tracer=tracer)
         keys = _keys(idempotency, decorated, names=list(signature.parameters), read_only=read_only)
         if source is None:
             open_at_init(options)
@@ -233,8 +233,7 @@ def check_call(source: object, retry: object) -> None:
     if source is not None and not hasattr(source, "_checkout"):
         kind = type(source).__name__
         raise TypeError(f"source is a {kind}: it must be a Connection or a Pool, or None for the cached connection")
-    if retry is not None and not isinstance(retry, OCCRetryConfig):
-        raise TypeError(f"retry is a {type(retry).__name__}: it must be an OCCRetryConfig, or None for the default")
+    check_retry(retry)
 
 
 def _inspected(function: Callable[..., Any]) -> tuple[inspect.Signature, int | None]:

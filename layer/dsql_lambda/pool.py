@@ -26,11 +26,11 @@ from .connector import MAX_AGE_SECONDS, ConnectionFactory, as_options
 from .errors import ConnectError, DeadlineExceeded
 from .lambda_runtime import is_lambda
 from .options import ConnectOptions
-from .retry import OCCRetryConfig
+from .retry import OCCRetryConfig, check_retry
 from .runner import run_in_transaction
 from .session import Session
 from .system import NEVER, SYSTEM, System
-from .telemetry import Telemetry
+from .telemetry import StructuredLogger, Telemetry
 from .transaction import Transaction
 
 T = TypeVar("T")
@@ -73,7 +73,8 @@ class Pool:
     `target` and keywords are those of `connect`. `min_size` connections are kept open; `max_lifetime` (seconds, less up to
     a tenth of jitter) and `max_idle` (seconds) say when one is replaced or closed; one that comes back dirty or dead is closed,
     and replaced when it is wanted. `acquire_timeout` (seconds) is how long a thread waits for a connection before
-    `ConnectError`. Raises `ConfigError` for a size or time out of its bounds; a connection is opened when it is wanted.
+    `ConnectError`. `retry` and `logger` are what transactions on the pool get that are given none. Raises `ConfigError` for a
+    size or time out of its bounds; a connection is opened when it is wanted.
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Pool:
         max_lifetime: float = MAX_AGE_SECONDS,
         max_idle: float = 600.0,
         acquire_timeout: float = 30.0,
+        retry: OCCRetryConfig | None = None,
+        logger: StructuredLogger | None = None,
         system: System = SYSTEM,
         **overrides: Any,
     ) -> None:
@@ -93,7 +96,10 @@ class Pool:
         check_number("max_lifetime", max_lifetime, 0, _LONGEST_LIFETIME, above=True)
         check_number("max_idle", max_idle, 0, _LONGEST_LIFETIME, above=True)
         check_number("acquire_timeout", acquire_timeout, 0, 86_400, above=True)
+        check_retry(retry)
         self.options = as_options(target, overrides)
+        self.retry = retry
+        self.logger = logger
         self._min_size, self._max_size = min_size, max_size
         self._max_lifetime = max_lifetime
         self._max_idle = max_idle
@@ -163,9 +169,10 @@ class Pool:
     def transaction_with_retry(self, function: Callable[[Transaction], T], retry: OCCRetryConfig | None = None) -> T:
         """Run `function(tx)` in a transaction, each attempt on a connection of the pool, again when DSQL reports a conflict.
 
-        The function may run several times: it must have no effect outside `tx`. Raises what `run_transaction` raises.
+        The function may run several times: it must have no effect outside `tx`. `retry` is None for the pool's own. Raises what
+        `run_transaction` raises.
         """
-        return run_in_transaction(function, self, retry=retry, telemetry=Telemetry(function))
+        return run_in_transaction(function, self, retry=retry, telemetry=Telemetry(function, logger=self.logger))
 
     @property
     def max_size(self) -> int:
@@ -312,7 +319,7 @@ class Pool:
         if limit_at < started_at + self._acquire_timeout:
             raise DeadlineExceeded("no connection was free before the deadline (connect); nothing was committed", phase="connect")
         raise ConnectError(
-            f"no connection of the pool was free for {self._acquire_timeout:g} s: all {self._max_size} are in use; raise "
+            f"no connection of the pool was free for {self._acquire_timeout:g} s: all {self.max_size} are in use; raise "
             "max_size, or give connections back sooner"
         )
 
@@ -397,6 +404,8 @@ class Pool:
         """Until the pool is closed: a fresh token before the kept one grows old, no long idle ones, `min_size` open ones."""
         wait = 0.0
         while not _wait(self._stopping, wait):
+            if self._keeper is not threading.current_thread():
+                return  # two threads opened a connection at once, and each of them started one
             wait = _KEEPING_SECONDS
             try:
                 clock = self._system.clock

@@ -136,6 +136,12 @@ class OCCRetryConfig(Frozen):
         return capped_ms * (1 + random() * self.jitter_factor) / 1000
 
 
+def check_retry(retry: object) -> None:
+    """Raise `TypeError` for what is neither an `OCCRetryConfig` nor None."""
+    if retry is not None and not isinstance(retry, OCCRetryConfig):
+        raise TypeError(f"retry is a {type(retry).__name__}: it must be an OCCRetryConfig, or None for the default")
+
+
 def default_retry() -> OCCRetryConfig:
     """What `retry=None` means: `OCCRetryConfig.for_lambda()` in a Lambda function, the connectors' defaults elsewhere."""
     return OCCRetryConfig.for_lambda() if os.environ.get("AWS_LAMBDA_RUNTIME_API") else OCCRetryConfig()

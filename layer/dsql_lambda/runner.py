@@ -59,6 +59,7 @@ def run_in_transaction(
     """
     claim = Claim(sys._getframe(), deadline_at=deadline_at)
     claims.begin(claim)
+    retry = retry or getattr(source, "retry", None)
     loop = _Loop(retry, deadline_at, telemetry, system, read_only=read_only, by_keyword=by_keyword, check=check, once=once)
     try:
         try:
