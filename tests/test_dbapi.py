@@ -1,11 +1,12 @@
 """DB-API and SQLAlchemy: pg8000's own, with the same TLS, token and flights."""
 
 import pg8000.dbapi
+import psycopg
 import pytest
 import sqlalchemy
 from sqlalchemy import orm
 
-from dsql_lambda import ConnectError, OCCRetryConfig, OCCRetryExhausted, dbapi, retry_on_occ
+from dsql_lambda import ConnectError, DatabaseError, OCCRetryConfig, OCCRetryExhausted, dbapi, retry_on_occ
 from dsql_lambda.credentials import Credentials
 
 
@@ -58,9 +59,35 @@ def test_it_is_pg8000s_connection(dsql, connection):
 
 def test_the_module_is_pep_249s():
     """What it does not define is pg8000's."""
-    for name in ("Error", "DatabaseError", "IntegrityError", "Date", "Binary", "STRING"):
+    for name in ("Error", "InterfaceError", "Date", "Binary", "STRING"):
         assert getattr(dbapi, name) is getattr(pg8000.dbapi, name)
     assert (dbapi.apilevel, dbapi.paramstyle) == ("2.0", "format")
+
+
+def test_errors_are_of_the_class_that_psycopg_gives_them():
+    """By SQLSTATE, each a subclass of pg8000's class of that name, and of `DatabaseError`."""
+    for sqlstate, of_psycopg in psycopg.errors._sqlcodes.items():
+        if len(sqlstate) == 5 and sqlstate[:2].isalnum() and psycopg.errors.lookup(sqlstate) is of_psycopg:
+            names = [each.__name__ for each in of_psycopg.__mro__ if each.__module__ == "psycopg"]
+            error = dbapi.specific(DatabaseError({"C": sqlstate, "M": "no"}))
+            assert type(error).__name__ == names[0], sqlstate
+            assert isinstance(error, (getattr(pg8000.dbapi, names[0]), DatabaseError))
+
+
+def test_many_statements_are_one_flight(dsql, connection):
+    """256 of an `executemany`; `rowcount` is the sum, and a failure is that statement's."""
+    cursor = connection.cursor()
+    dsql.clear_log()
+    cursor.executemany("INSERT INTO accounts VALUES (%s, %s)", [(number, 1) for number in range(10, 310)])
+    assert cursor.rowcount == 300
+    flights = [event.statements for event in dsql.log if event.kind == "flight"]
+    assert [len(each) for each in flights] == [1, 256, 44]
+    cursor.executemany("UPDATE accounts SET balance = %s WHERE id = %s", [])
+    with pytest.raises(dbapi.IntegrityError) as caught:
+        cursor.executemany("INSERT INTO accounts VALUES (%s, %s)", [(400, 1), (1, 1), (401, 1)])
+    assert caught.value.statement == "INSERT INTO accounts VALUES (%s, %s)"
+    connection.rollback()
+    assert dsql.execute("SELECT count(*) FROM accounts") == [["3"]]
 
 
 def test_refusals_are_the_same(options):

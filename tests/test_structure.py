@@ -20,6 +20,9 @@ PACKAGE = Path(dsql_lambda.__file__).parent
 ORDER = [
     "__init__",
     "token",
+    "sqlalchemy",
+    "sqlalchemy_dialect",
+    "dbapi_view",
     "persistence",
     "durable",
     "middleware",

@@ -223,6 +223,8 @@ class ConnectOptions(Frozen):
 
 _DEFAULTS: dict[str, Any] = ConnectOptions.__init__.__kwdefaults__ or {}  # the signature has them
 
+OPTION_NAMES = tuple(_DEFAULTS)
+
 
 def signer_for(
     options: ConnectOptions, *, clock: Callable[[], float] = time.time, environ: Mapping[str, str] = os.environ

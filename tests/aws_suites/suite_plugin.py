@@ -11,6 +11,16 @@ from pathlib import Path
 
 from tortoise.backends.base_postgres.client import BasePostgresClient
 
+if os.environ.get("DRIVER") == "dsql_lambda":  # the suite knows psycopg and psycopg2, and gets this driver in the place of one
+    import aurora_dsql_sqlalchemy
+    from aurora_dsql_sqlalchemy import psycopg
+
+    from dsql_lambda.sqlalchemy import create_engine
+    from dsql_lambda.sqlalchemy_dialect import AuroraDialect
+
+    aurora_dsql_sqlalchemy.create_dsql_engine = lambda host, user, driver: create_engine(host=host, user=user)
+    psycopg.AuroraDSQLDialect_psycopg = AuroraDialect
+
 resolve = socket.getaddrinfo
 
 

@@ -13,11 +13,15 @@ from pathlib import Path
 
 import pytest
 
+import dsql_lambda
 from dsql_local import LocalDsql
 
 HERE = Path(__file__).parent
 PYTHON = Path(sys.prefix) / "aws" / "bin" / "python"
 SOURCES = Path(sys.prefix) / "sources"
+
+# On our driver: all but the tests of AWS's own `create_dsql_engine`, which makes engines on the two drivers that it knows.
+OF_THE_DIALECT = "test/test_suite.py test/test_sequence.py test/test_serial_primary_key.py test/test_compiler.py"
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,7 @@ def unpacked(name: str, folder: Path) -> Path:
         ("aurora_dsql_python_connector", "tests", 162, {}),
         ("aurora_dsql_sqlalchemy", "test", 118, {"DRIVER": "psycopg"}),
         ("aurora_dsql_sqlalchemy", "test", 117, {"DRIVER": "psycopg2"}),
+        ("aurora_dsql_sqlalchemy", OF_THE_DIALECT, 105, {"DRIVER": "dsql_lambda"}),
         ("aurora_dsql_tortoise_orm", "tests", 329, {}),
         ("aurora_dsql_django", "aurora_dsql_django/tests/unit", 102, {"DJANGO_SETTINGS_MODULE": "suite_settings"}),
         ("aurora_dsql_django", "aurora_dsql_django/tests/integration", 3, {"DJANGO_SETTINGS_MODULE": "suite_settings"}),
@@ -55,18 +60,19 @@ def test_aws_own_tests_pass(dsql, tmp_path, name, tests, least, environment):
     """All of them but those that AWS itself skips."""
     suite, results = unpacked(name, tmp_path), tmp_path / "results"
     libpq = dsql.libpq()
+    own = ("DSQL_",) if environment.get("DRIVER") == "dsql_lambda" else ()
     done = subprocess.run(
-        [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "suite_plugin", tests],
+        [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "suite_plugin", *tests.split()],
         cwd=suite,
         env={
             **{key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "PG", "PYTEST_", "DSQL_"))},
-            **{key: value for key, value in dsql.environment.items() if key.startswith("AWS_")},
+            **{key: value for key, value in dsql.environment.items() if key.startswith(("AWS_", *own))},
             "CLUSTER_ENDPOINT": dsql.endpoint,
             "PGHOSTADDR": libpq["hostaddr"],
             "PGPORT": libpq["port"],
             "SSL_CERT_FILE": str(dsql.ca_file),
             "SSL_CERT_PATH": str(dsql.ca_file),
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join((str(HERE), str(Path(dsql_lambda.__file__).parents[1]))),
             "PYTHONDONTWRITEBYTECODE": "1",
             "SUITE_RESULTS": str(results),
             **environment,

@@ -7,6 +7,8 @@ from typing import Any, assert_type
 
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import EphemeralMetrics
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from dsql_lambda import (
     Connection,
@@ -20,6 +22,7 @@ from dsql_lambda import (
     Pool,
     Token,
     Transaction,
+    WriteInterrupted,
     cached_connection,
     classify_occ,
     connect,
@@ -27,7 +30,13 @@ from dsql_lambda import (
     retry_on_occ,
     run_transaction,
     with_dsql_transaction,
+    write_in_chunks,
 )
+from dsql_lambda.sqlalchemy import create_engine, run_in_session, session_in
+
+
+class OwnSession(Session):
+    """A user's class of sessions."""
 
 
 @with_dsql_transaction
@@ -71,6 +80,16 @@ class Accounts:
         return int(tx.value("SELECT :amount", amount=amount))
 
 
+@with_dsql_transaction
+def orm(event: dict[str, Any], context: object, tx: Transaction) -> str:
+    """A session in it, of SQLAlchemy's class or of another."""
+    with session_in(tx) as session:
+        assert_type(session, Session)
+    with session_in(tx, class_=OwnSession) as own:
+        assert_type(own, OwnSession)
+    return "done"
+
+
 def everything_else() -> None:
     """Functions and values."""
     assert_type(run_transaction(lambda tx: tx.attempt), int)
@@ -104,8 +123,17 @@ def everything_else() -> None:
             assert_type(connection, Connection)
         assert_type(pool.statistics.idle, int)
         run_transaction(lambda tx: None, source=pool)
+    with Pool(options, retry=OCCRetryConfig(), logger=Logger()) as pool:
+        insert = "INSERT INTO t (id) VALUES (:id)"
+        assert_type(write_in_chunks(insert, iter([{"id": 1}, (2,)]), source=pool, parallel=2, progress=print), int)
+    engine = create_engine(options, pool_size=2)
+    assert_type(engine, Engine)
+    assert_type(run_in_session(lambda session: 1, engine, timeout=5, expire_on_commit=False), int)
     try:
         run_transaction(lambda tx: None)
+    except WriteInterrupted as error:
+        assert_type(error.committed, tuple[tuple[int, int], ...])
+        assert_type(error.resume_at, int)
     except OCCRetryExhausted as error:
         assert_type(error.attempts, int)
         assert_type(error.elapsed, float)
