@@ -13,6 +13,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+import dsql_lambda
 from dsql_lambda import Idempotency
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,7 @@ PAGES = [ROOT / "README.md", ROOT / "local" / "README.md", *sorted((ROOT / "docs
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 KNOWN = {"python", "py", "sql", "console", "json", "toml"}
 LONGEST_LINE = 140
+ADAPTERS = Path(sys.prefix) / "aws" / "bin" / "python"
 TYPED_ELSEWHERE = {"curl", "echo", "export", "psql"}  # tests/application types these commands
 EVENT = {
     "source": 1,
@@ -59,6 +61,11 @@ def test_a_python_block_runs(dsql, options, language, code):
     durable = os.environ.get("DURABLE_SDK", str(Path(sys.prefix) / "durable"))
     if "aws_durable_execution_sdk_python" in code and not Path(durable).exists():
         pytest.skip("the SDK of durable functions could not be had")
+    python, path = sys.executable, [*sys.path, durable]
+    if "import django" in code:  # AWS's adapter for it is in an environment of its own
+        python, path = str(ADAPTERS), [str(Path(dsql_lambda.__file__).parents[1])]
+        if not ADAPTERS.exists():
+            pytest.skip("AWS's adapters could not be had")
     dsql.execute(Idempotency(key="id").create_table())
     called = (
         "if 'lambda_handler' in globals():\n"
@@ -73,11 +80,17 @@ def test_a_python_block_runs(dsql, options, language, code):
         f"EVENT = {EVENT!r}\n"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join([code, context, called])],
+        [python, "-W", "error", "-c", "\n".join([code, context, called])],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, durable]), **dsql.environment},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path),
+            "PGHOSTADDR": dsql.host,
+            "SSL_CERT_FILE": str(dsql.ca_file),
+            **dsql.environment,
+        },
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
@@ -87,6 +100,27 @@ def test_a_python_block_runs(dsql, options, language, code):
 def test_code_for_another_library_is_python(language, code):
     """It needs a real cluster, so it is compiled only."""
     compile(code, "page", "exec")
+
+
+def test_the_migrations_run(dsql, tmp_path):
+    """The blocks that name a file of Alembic's are its environment: up to the last one, and again, which does nothing."""
+    files = {code.split()[1]: code for _, code in (each.values for each in blocks("py")) if code.startswith("# migrations/")}
+    assert len(files) == 3
+    for name, code in {**files, "alembic.ini": "[alembic]\nscript_location = migrations\n"}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+    dsql.execute("DROP TABLE IF EXISTS alembic_version; DROP TABLE IF EXISTS notes")
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, "-W", "error", "-m", "alembic", "upgrade", "head"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **dsql.environment},
+            check=True,
+        )
+    assert dsql.execute("SELECT version_num FROM alembic_version") == [["0002"]]
+    indexes = dsql.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'notes' ORDER BY 1")
+    assert indexes == [["notes_by_text"], ["notes_pkey"]]
 
 
 @pytest.mark.parametrize(("language", "code"), blocks("json"))
