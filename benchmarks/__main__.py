@@ -14,15 +14,8 @@ from .local import served
 from .report import Section, paragraph
 
 DOCS = Path(__file__).parents[1] / "docs"
-CHAPTERS = {
-    "round-trips": round_trips,
-    "latency": latency,
-    "cold-start": cold_start,
-    "init-phase": init_phase,
-    "own-costs": own_costs,
-    "contention": contention,
-    "local-dsql": local_dsql,
-}
+_MODULES = (round_trips, latency, cold_start, init_phase, own_costs, contention, local_dsql)
+CHAPTERS = {each.__name__.rpartition(".")[2].replace("_", "-"): each for each in _MODULES}
 
 
 def main() -> None:

@@ -36,17 +36,15 @@ _WARM = 200  # invocations
 _BASE = "awslambdaric and Powertools"
 _WITH, _WITHOUT = "with bytecode", "without"
 _VALGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null")
-_MOST_BEYOND = 95e6
 _TRANSACTION, _SELECT = "transaction", "SELECT 1"
 
 
 class Key(NamedTuple):
+    """Which function, with which client, packaged how."""
+
     work: str
     client: str
     packaging: str
-
-
-"""Which function, with which client, packaged how."""
 
 
 def needed(*names: str) -> Iterator[Distribution]:
@@ -75,12 +73,9 @@ def install(place: Path, *names: str) -> None:
 def build_layer(place: Path) -> Path:
     """The layer as it is built, with bytecode for the interpreter at hand. The folder of its packages."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    subprocess.run(
-        [sys.executable, "-B", str(_LAYER / "build.py"), str(_LAYER / "requirements.txt"), str(place)],
-        env={**os.environ, "RUNTIMES": version, "BYTECODE": "optional"},
-        check=True,
-        capture_output=True,
-    )
+    command = [sys.executable, "-B", str(_LAYER / "build.py"), str(_LAYER / "requirements.txt"), str(place)]
+    variables = {**os.environ, "RUNTIMES": version, "BYTECODE": "optional"}
+    subprocess.run(command, env=variables, check=True, capture_output=True)
     return place / "python"
 
 
@@ -150,7 +145,7 @@ def goals(counts: Mapping[Key, int]) -> str:
     targets = {
         "a quarter or less of the connector on psycopg 3, both with bytecode": (f"{shares[_WITH]:.3f}", shares[_WITH] <= 0.25),
         "a tenth or less of it, as `sam build` packages it: without": (f"{shares[_WITHOUT]:.3f}", shares[_WITHOUT] <= 0.1),
-        "beyond awslambdaric and Powertools, 95 million or less": (f"{beyond / 1e6:.1f} million", beyond <= _MOST_BEYOND),
+        "beyond awslambdaric and Powertools, 95 million or less": (f"{beyond / 1e6:.1f} million", beyond <= 95e6),
     }
     rows = [[target, measured, yes(held=is_held)] for target, (measured, is_held) in targets.items()]
     return table(["target, by instructions", "measured", "holds"], rows)
@@ -187,12 +182,11 @@ def section(environment: Mapping[str, str], *, say: Say) -> Section:
         counts, warm = instructions(deployed, say=say)
     millions = {key: each / 1e6 for key, each in counts.items()}
     selects = [number(millions[Key(_SELECT, each, _WITH)]) for each in SELECT_1]
-    found = versions()
     text = f"""A function in Lambda's own process, from the process's start to the first response: AWS's runtime interface client
 (awslambdaric), fed by a stand-in for the Runtime API. The function has a Powertools Logger with the Lambda context and one
 transaction of a read and a write. It is written as each client's documentation shows, and packaged with bytecode for every module
 or with none. Ours is the layer as it is built.
-{paragraph(f"Peers: {', '.join(f'{name} {found[name]}' for name in PACKAGES)}.")}
+{paragraph(f"Peers: {', '.join(f'{name} {each}' for name, each in versions().items())}.")}
 
 {goals(counts)}
 
@@ -209,12 +203,7 @@ The same for `SELECT 1`, which the official samples do, without Powertools and w
 In CPU time (user and system), the connector on psycopg 3 takes {ratio(by_time)} times as much as ours, both with bytecode, in
 {_ROUNDS} rounds. A warm invocation has {warm / 1e6:.2f} million instructions more than one without a transaction.
 """
-    chart = charts.bars(
-        "From a process's start to the first response, in millions of instructions",
-        {
-            client: {each: millions[Key(_TRANSACTION, client, each)] for each in (_WITH, _WITHOUT)}
-            for client in (_BASE, *TRANSACTION)
-        },
-        unit="M",
-    )
+    clients = (_BASE, *TRANSACTION)
+    bars = {client: {each: millions[Key(_TRANSACTION, client, each)] for each in (_WITH, _WITHOUT)} for client in clients}
+    chart = charts.bars("From a process's start to the first response, in millions of instructions", bars, unit="M")
     return Section(title="Cold start", text=text, charts={"cold-start.svg": chart})

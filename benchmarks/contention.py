@@ -32,7 +32,6 @@ SCENARIOS = [(workers, rows, trip) for rows in (1, 10) for workers in (4, 16, 64
 _SECONDS = 30.0
 _WARM_UP_SECONDS = 2.0
 _DEADLINE = 10.0
-_LEAST_COMMITS = 0.85
 
 # The server's and the handler's own share of a flight, in seconds: assumed, not measured on a cluster.
 _READ = (0.0005, 0.0010)
@@ -104,17 +103,8 @@ def simulate(
                 latencies.append(elapsed)
             begin_at(heard_at, worker)
             continue
-        step = next_step(
-            _CONFLICT,
-            _CONFLICT,
-            attempt=handler.attempt,
-            retry=retry,
-            remaining=_DEADLINE - elapsed,
-            elapsed=elapsed,
-            lasted=heard_at - handler.began_at,
-            is_repeatable=False,
-            random=waits,
-        )
+        times = {"remaining": _DEADLINE - elapsed, "elapsed": elapsed, "lasted": heard_at - handler.began_at}
+        step = next_step(_CONFLICT, _CONFLICT, attempt=handler.attempt, retry=retry, is_repeatable=False, random=waits, **times)
         if step.error is not None:
             failed += counts
             begin_at(heard_at, worker)
@@ -133,25 +123,20 @@ def goals(found: Mapping[tuple[int, int, int], Mapping[str, Result]]) -> str:
     least = min(each[OURS].commits / max(other.commits for other in each.values()) for each in found.values())
     crowded = [each for (workers, rows, _), each in found.items() if (workers, rows) == (64, 1)]
     most = max(each[OURS].attempts_per_commit / each[CONNECTORS].attempts_per_commit for each in crowded)
+    third = "attempts a commit: a third or less of the connectors' defaults, 64 workers on one row"
     return table(
         ["target of `for_lambda()`", "measured", "holds"],
         [
             ["no handler fails while its deadline is 10 s away", f"{failed} of {handlers:,} failed", yes(held=failed == 0)],
-            ["commits: 85 % or more of whatever policy has most", f"{least:.0%} at least", yes(held=least >= _LEAST_COMMITS)],
-            [
-                "attempts a commit: a third or less of the connectors' defaults, 64 workers on one row",
-                f"{most:.3f} at most",
-                yes(held=most <= 1 / 3),
-            ],
+            ["commits: 85 % or more of whatever policy has most", f"{least:.0%} at least", yes(held=least >= 0.85)],
+            [third, f"{most:.3f} at most", yes(held=most <= 1 / 3)],
         ],
     )
 
 
 def _cell(result: Result) -> str:
-    return (
-        f"{number(result.commits / _SECONDS)}/s · {result.failed_share:.1%} · {number(result.attempts_per_commit)} · "
-        f"{result.p99_ms:,.0f}"
-    )
+    attempts = number(result.attempts_per_commit)
+    return f"{number(result.commits / _SECONDS)}/s · {result.failed_share:.1%} · {attempts} · {result.p99_ms:,.0f}"
 
 
 def section(_: Mapping[str, str], *, say: Say) -> Section:

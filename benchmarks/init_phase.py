@@ -21,9 +21,6 @@ from .report import Say, Section, number, ratio, table
 DISTANCES_MS = (0, 10)
 _ROUNDS = 15
 _WAYS = {True: "connected at init", False: "`DSQL_CONNECT_AT_INIT=0`"}
-_FULL_PROCESSOR = (
-    "https://serverlessland.com/content/service/lambda/guides/effectively-running-java-on-serverless/init-heavy-lifting"
-)
 
 Found = Mapping[tuple[int, bool], list[Run]]
 """By round trip (ms), and whether it connects at init; round by round."""
@@ -64,21 +61,10 @@ def text_of(found: Found) -> str:
         columns = [[each.init for each in runs], *zip(*(each.invocations for each in runs), strict=True)]
         of_first = ratio([other.invocations[0] / own.invocations[0] for other, own in pairs])
         of_both = ratio([(other.init + other.invocations[0]) / (own.init + own.invocations[0]) for other, own in pairs])
-        rows.append(
-            [
-                f"{distance} ms, {_WAYS[at_init]}",
-                *(f"{number(statistics.median(each) * 1000)} ms" for each in columns),
-                *((of_first, of_both) if at_init else ("", "")),
-            ]
-        )
-    head = [
-        "round trip",
-        "init phase",
-        "first invocation",
-        "second",
-        "first without, times with",
-        "init and first, without, times with",
-    ]
+        medians = [f"{number(statistics.median(each) * 1000)} ms" for each in columns]
+        rows.append([f"{distance} ms, {_WAYS[at_init]}", *medians, *((of_first, of_both) if at_init else ("", ""))])
+    compared = ("first without, times with", "init and first, without, times with")
+    head = ["round trip", "init phase", "first invocation", "second", *compared]
     return f"""The decorator connects while the function's module is imported, in Lambda's init phase, unless
 `DSQL_CONNECT_AT_INIT=0`. Measured with the function and the process of the chapter above; the init phase lasts from the
 process's start to its question for the first event. Medians of {len(runs)} rounds, every second one in the reverse order;
@@ -90,5 +76,5 @@ Init and first invocation together take about as long: connecting is moved and n
 here: the init phase [has a whole processor][init], of which an invocation gets a share by the function's memory, and an
 environment that Lambda starts in advance is connected before its first event comes.
 
-[init]: {_FULL_PROCESSOR}
+[init]: https://serverlessland.com/content/service/lambda/guides/effectively-running-java-on-serverless/init-heavy-lifting
 """

@@ -15,11 +15,11 @@ from typing import Any
 
 from dsql_lambda import Idempotency, Transaction, connect, with_dsql_transaction
 
-from . import charts
+from . import charts, many_rows
 from .distance import away
 from .local import accounts, credentials_of, libpq_of, options_of
 from .peers import versions
-from .report import Say, Section, number, ratio, table, yes
+from .report import Say, Section, interleaved, number, ratio, table, yes
 from .round_trips import CLIENTS, CONNECTOR, DEPENDENT, HERE, READ, READ_AND_WRITES, STOCK, WRITE, WRITES, stock_connection
 
 DISTANCES_MS = (0, 2, 10)
@@ -35,21 +35,6 @@ SELECT n, 'row number ' || n AS words, (n * 1.25)::numeric(12, 2) AS price,
 FROM numbers ORDER BY n"""
 _CPU, _ELAPSED = "CPU time of the client", "elapsed, the server's time included"
 _LIBPQ = "psycopg 3 (C)"
-
-
-def interleaved(
-    works: Mapping[str, Callable[[], Any]], *, rounds: int, times: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """Seconds of one call of each, round by round; every second round in the reverse order. The first does not count."""
-    found: dict[str, list[float]] = {name: [] for name in works}
-    for count in range(-1, rounds):
-        for name, work in reversed(list(works.items())) if count % 2 else works.items():
-            started_at = clock()
-            for _ in range(times):
-                work()
-            if count >= 0:
-                found[name].append((clock() - started_at) / times)
-    return found
 
 
 def transactions(environment: Mapping[str, str], *, say: Say) -> dict[tuple[str, int], dict[str, list[float]]]:
@@ -124,6 +109,7 @@ def section(environment: Mapping[str, str], *, say: Say) -> Section:
         say("latency: keys, and rows")
         keys = keyed(environment)
         decoded = decoding(environment)
+        many = many_rows.rates(environment)
     rows = [
         [f"{work}, {distance} ms", *_medians(clients), *(ratio(_ratios(clients, name, HERE)) for name in (STOCK, CONNECTOR))]
         for (work, distance), clients in found.items()
@@ -134,11 +120,8 @@ def section(environment: Mapping[str, str], *, say: Say) -> Section:
         to_stock, to_libpq = _ratios(clients, STOCK, HERE), _ratios(clients, HERE, _LIBPQ)
         held = yes(held=statistics.median(to_stock) >= 2.5 and statistics.median(to_libpq) <= 1.5) if what == _CPU else ""
         decoding_rows.append([what, *_medians(clients), ratio(to_stock), ratio(to_libpq), held])
-    chart = charts.bars(
-        f"A transaction at 10 ms of round trip: {READ_AND_WRITES}",
-        {name: {"ms": statistics.median(times) * 1000} for name, times in found[READ_AND_WRITES, 10].items()},
-        unit="ms",
-    )
+    bars = {name: {"ms": statistics.median(times) * 1000} for name, times in found[READ_AND_WRITES, 10].items()}
+    chart = charts.bars(f"A transaction at 10 ms of round trip: {READ_AND_WRITES}", bars, unit="ms")
     peers = versions()
     text = f"""Transactions on the local DSQL through a proxy that delays every byte; medians of {_ROUNDS} rounds of
 {_TRANSACTIONS} transactions, every second round in the reverse order; ratios are taken within a round. pg8000 {peers["pg8000"]},
@@ -151,6 +134,10 @@ def section(environment: Mapping[str, str], *, say: Say) -> Section:
 An idempotency key costs a read and two writes, at 2 ms: `first`, which reads the key in a flight of its own, takes
 {ratio(_ratios(keys, "`first`", "no key"))} times as long as no key; `ride`, which adds a row to the flight of COMMIT,
 {ratio(_ratios(keys, "`ride`", "no key"))} times.
+
+Many rows: the target is five times as many a second as a loop writes.
+
+{many_rows.text_of(many)}
 
 {ROWS:,} rows of 10 columns (int, text, numeric, timestamptz, uuid, jsonb, bool, float, date, NULL), from the statement to Python
 values. The target for the decoding is at least 2.5 times as fast as stock pg8000 and within 1.5 times of psycopg

@@ -22,9 +22,8 @@ from dsql_lambda.credentials import Credentials
 def served() -> Iterator[dict[str, str]]:
     """The variables that a client of it needs."""
     environ = {name: value for name, value in os.environ.items() if name != "AWS_LAMBDA_RUNTIME_API"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dsql_local", "serve"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
-    )
+    command = [sys.executable, "-m", "dsql_local", "serve"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
     try:
         if process.stdout is None or process.stderr is None:
             raise RuntimeError("no pipe to the local DSQL")
@@ -33,8 +32,7 @@ def served() -> Iterator[dict[str, str]]:
         if not said.startswith("# The local DSQL serves"):
             raise RuntimeError(f"The local DSQL did not start: {said}{process.stderr.read()}")
         # What it exports comes in one piece; the certificate has several lines.
-        exported = os.read(process.stdout.fileno(), 65_536).decode()
-        words = shlex.split(exported)
+        words = shlex.split(os.read(process.stdout.fileno(), 65_536).decode())
         yield dict(word.split("=", 1) for word in words if word != "export")
     finally:
         process.terminate()

@@ -1,6 +1,5 @@
-"""Small costs of the layer's own, in microseconds of CPU time: signing a token, and lending a pool's idle connection.
-
-The pool is compared with a `queue.LifoQueue` that hands out the same object.
+"""Small costs of the layer's own, in microseconds of CPU time: signing a token, and lending a pool's idle connection. The pool is
+compared with a `queue.LifoQueue` that hands out the same object.
 """
 
 from __future__ import annotations
@@ -13,14 +12,11 @@ from typing import Any
 
 from dsql_lambda import Connection, Pool
 
-from .latency import interleaved
 from .local import options_of
-from .report import Say, Section, number, table, yes
+from .report import Say, Section, interleaved, number, table, yes
 
 _ROUNDS = 15
 _TIMES = 500
-_MOST_FOR_A_TOKEN = 100.0
-_MOST_BEYOND_A_QUEUE = 5.0
 
 
 def measure(environment: Mapping[str, str], *, rounds: int = _ROUNDS) -> dict[str, list[float]]:
@@ -46,10 +42,10 @@ def section(environment: Mapping[str, str], *, say: Say) -> Section:
     found = measure(environment)
     more = [pool - queue for pool, queue in zip(found["pool"], found["queue"], strict=True)]
     rows = [
-        ("`ConnectOptions.token()`: one signature", found["token"], _MOST_FOR_A_TOKEN),
+        ("`ConnectOptions.token()`: one signature", found["token"], 100.0),
         ("`LifoQueue` get and put", found["queue"], None),
         ("`with pool.connection(): pass` on an idle pool", found["pool"], None),
-        ("the pool, beyond the queue", more, _MOST_BEYOND_A_QUEUE),
+        ("the pool, beyond the queue", more, 5.0),
     ]
     body = []
     for name, values, most in rows:

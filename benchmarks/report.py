@@ -1,11 +1,12 @@
-"""What a benchmark hands over: a `Section` of the page with its tables and charts, and how numbers are written."""
+"""What a benchmark hands over: a `Section` of the page with its tables and charts. How works are timed, and numbers written."""
 
 from __future__ import annotations
 
 import statistics
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 Say = Callable[[str], None]
 """Takes a line of progress."""
@@ -23,6 +24,21 @@ class Section:
 def paragraph(text: str) -> str:
     """Lines short enough to read, each name whole."""
     return textwrap.fill(text, 124, break_on_hyphens=False, break_long_words=False)
+
+
+def interleaved(
+    works: Mapping[str, Callable[[], Any]], *, rounds: int, times: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Seconds of one call of each, round by round; every second round in the reverse order. The first does not count."""
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for count in range(-1, rounds):
+        for name, work in reversed(list(works.items())) if count % 2 else works.items():
+            started_at = clock()
+            for _ in range(times):
+                work()
+            if count >= 0:
+                found[name].append((clock() - started_at) / times)
+    return found
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

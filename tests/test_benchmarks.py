@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # `benchmarks` is a folder of the repository, not installed
 
-from benchmarks import charts, cold_start, contention, init_phase, report  # noqa: E402
+from benchmarks import charts, cold_start, contention, init_phase, many_rows, report  # noqa: E402
 from benchmarks.__main__ import CHAPTERS  # noqa: E402
 from benchmarks.lambda_process import Function, Run, run  # noqa: E402
 
@@ -112,6 +112,15 @@ def test_the_init_phases_ratios_are_taken_within_a_round():
     row = "| 10 ms, connected at init | 100 ms | 25.0 ms | 20.0 ms | 3.00 (2.00 to 4.00) | 1.00 (0.88 to 1.38) |"
     assert row in text
     assert "| 10 ms, `DSQL_CONNECT_AT_INIT=0` | 60.0 ms | 60.0 ms | 20.0 ms |  |  |" in text
+
+
+def test_many_rows_are_judged_by_the_loop_of_their_round():
+    """Five times its rows a second, in the median of the rounds."""
+    found = {many_rows.LOOP: [400.0, 500.0, 100.0], many_rows.CHUNKS: [2400.0, 2500.0, 400.0], many_rows.PARALLEL: [800.0] * 3}
+    rows = many_rows.text_of(found).split("\n")[2:]
+    assert rows[1] == "| `write_in_chunks` | 2,400/s | 5.00 (4.00 to 6.00) | yes |"
+    assert rows[2] == "| `write_in_chunks(parallel=4)` | 800/s | 2.00 (1.60 to 8.00) | **no** |"
+    assert rows[0].endswith("| 400/s | 1.00 (1.00 to 1.00) |  |")
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.123, "0.12"), (9.94, "9.94"), (12.34, "12.3"), (1234.5, "1,234")])
