@@ -131,9 +131,10 @@ cuts: $(READY) ## cut links at random bytes of every phase (COUNT=2400)
 reliability: $(READY) ## all four, two processes each, and their figures into docs/reliability.md (two hours; goes on where it was ended)
 	@exec "$(PYTHON)" -m tests.reliability --keep .reliability
 
-lint: $(READY) ## ruff, its formatter
+lint: $(READY) ## ruff, its formatter; AWS's dsql-lint on the migrations
 	@"$(PYTHON)" -m ruff check .
 	@"$(PYTHON)" -m ruff format --check .
+	@$(VENV)/bin/dsql-lint migrations/*.sql
 
 types: $(READY) ## mypy --strict
 	@"$(PYTHON)" -m mypy

@@ -78,7 +78,7 @@ def environment(dsql, options, monkeypatch):
     for name, value in {**dsql.environment, "AWS_DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     dsql.execute("DROP TABLE IF EXISTS products, customers, orders, dsql_lambda_idempotency")
-    dsql.execute((ROOT / "src" / "durable_order" / "schema.sql").read_text())
+    dsql.execute((ROOT / "migrations" / "0002_orders.sql").read_text())
     dsql.execute("INSERT INTO products VALUES ('book', 10, 30); INSERT INTO customers VALUES ('rich', 100), ('poor', 10)")
     logging.disable(logging.CRITICAL)  # the SDK logs each kill
     yield

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .errors import DsqlError as DsqlError
     from .errors import IdempotencyKeyMissing as IdempotencyKeyMissing
     from .errors import IdempotencyKeyReused as IdempotencyKeyReused
+    from .errors import MigrationError as MigrationError
     from .errors import OCCRetryExhausted as OCCRetryExhausted
     from .errors import ResponseError as ResponseError
     from .errors import TokenError as TokenError
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from .idempotency import Idempotency as Idempotency
     from .json_text import jsonable as jsonable
     from .middleware import DsqlTransactionMiddleware as DsqlTransactionMiddleware
+    from .migrate import apply_migrations as apply_migrations
+    from .migrate import check_migrations as check_migrations
+    from .migrate import pending_migrations as pending_migrations
     from .occ import OCCConflict as OCCConflict
     from .occ import OCCType as OCCType
     from .occ import classify_occ as classify_occ
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
     from .persistence import DsqlPersistenceLayer as DsqlPersistenceLayer
     from .pool import Pool as Pool
     from .retry import OCCRetryConfig as OCCRetryConfig
+    from .role_mappings import RoleMapping as RoleMapping
+    from .role_mappings import map_roles as map_roles
     from .runner import retry_on_occ as retry_on_occ
     from .running import dsql_transaction as dsql_transaction
     from .server_errors import DatabaseError as DatabaseError
@@ -78,6 +84,7 @@ _MODULES = {
         "DsqlError",
         "IdempotencyKeyMissing",
         "IdempotencyKeyReused",
+        "MigrationError",
         "OCCRetryExhausted",
         "ResponseError",
         "TokenError",
@@ -88,11 +95,13 @@ _MODULES = {
     "idempotency": ("Idempotency",),
     "json_text": ("jsonable",),
     "middleware": ("DsqlTransactionMiddleware",),
+    "migrate": ("apply_migrations", "check_migrations", "pending_migrations"),
     "occ": ("OCCConflict", "OCCType", "classify_occ", "is_occ_error"),
     "options": ("ConnectOptions",),
     "persistence": ("DsqlPersistenceLayer",),
     "pool": ("Pool",),
     "retry": ("OCCRetryConfig",),
+    "role_mappings": ("RoleMapping", "map_roles"),
     "runner": ("retry_on_occ",),
     "running": ("dsql_transaction",),
     "server_errors": ("DatabaseError", "InterfaceError", "ProtocolError"),

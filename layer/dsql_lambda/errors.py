@@ -4,6 +4,7 @@
     ├── ConfigError (also a ValueError)     an option is missing, malformed or contradicts another
     ├── TokenError                          no credentials, or none that can sign
     ├── ConnectError                        no connection: name, network, TLS or a refusal; says what to check
+    ├── MigrationError                      a migration that can't be applied, or is not what was applied
     └── TransactionError                    a transaction that can't go on, or was used wrongly
         ├── OCCRetryExhausted               every attempt met a conflict, or the deadline came first
         ├── CommitOutcomeUnknown            COMMIT was sent, no answer came: committed or not
@@ -42,6 +43,21 @@ class ConnectError(DsqlError):
         """The server's SQLSTATE where it answered at all, as `08006` or `53300`; else empty."""
         self.hint = hint
         """The server's own reason (DSQL puts it in the HINT field); else empty."""
+
+
+class MigrationError(DsqlError):
+    """A migration that can't be applied, or that is not what was applied. Says which file, line and statement, and what to do."""
+
+    def __init__(self, message: str, *, file: str = "", line: int = 0, number: int = 0, statement: str = "") -> None:
+        super().__init__(message)
+        self.file = file
+        """The file, where the error is about one; else empty."""
+        self.line = line
+        """The line that the statement begins on, from 1; else 0."""
+        self.number = number
+        """Which statement of the file it is, from 1; else 0."""
+        self.statement = statement
+        """The statement's text; else empty."""
 
 
 class TransactionError(DsqlError):

@@ -1,7 +1,7 @@
 """The texts of statements, read as PostgreSQL's scanner reads them: which `:name` is a placeholder, which word begins it.
 
-The only reader of SQL in the package. Knows the lexical structure of PostgreSQL with standard_conforming_strings on, as it
-always is on DSQL; knows no grammar, no values and no connection.
+The only reader of SQL in the package: `script` finds the ends of statements by its `past_token`. Knows the lexical structure
+of PostgreSQL with standard_conforming_strings on, as it always is on DSQL; knows no grammar, no values and no connection.
 https://www.postgresql.org/docs/current/sql-syntax-lexical.html
 
     :name       a placeholder. A name is one of PostgreSQL's unquoted identifiers, case-sensitive and without `$`: letters
@@ -107,6 +107,23 @@ def parse(sql: str) -> Query:
     Raises pg8000's `InterfaceError` for a text that ends in a colon, has `$1` beside `:name`, or too many placeholders.
     """
     return _cache.find(sql) or _cache.add(sql, _read(sql))
+
+
+def past_token(sql: str, start: int) -> int:
+    """Past the token that begins at `start`: a comment, a string, a quoted name, a word, a number, or one other character."""
+    character = sql[start]
+    if character in _LETTERS or character > _ASCII:
+        at = _past(_WORD, sql, start + 1)
+        return _past_escapes(sql, at) if at == start + 1 and character in "eE" and sql.startswith("'", at) else at
+    if character in _DIGITS:
+        return _past(_NAME, sql, start + 1)
+    if character in "-/":
+        return _past_comment(sql, start) or start + 1
+    if character == "$":
+        return _past_dollar(sql, start) or start + 1
+    if character in "'\"":
+        return sql.find(character, start + 1) + 1 or len(sql)
+    return start + 1
 
 
 def refused_word(query: Query) -> str:

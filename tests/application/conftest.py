@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from dsql_lambda import ConnectOptions, Pool, apply_migrations
+from dsql_lambda.credentials import Credentials
 from dsql_local import LocalDsql
 from dsql_local.sam.rie import RuntimeInterfaceEmulator
 from dsql_local.sam.template import Function, read_function
@@ -30,7 +32,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("project")
     for name in ("template.yaml", "samconfig.toml"):
         shutil.copy(ROOT / name, copy)
-    for name in ("layer", "src", "events"):
+    for name in ("layer", "src", "events", "migrations"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     return copy
 
@@ -54,11 +56,13 @@ def transfer(built: Path) -> Function:
 
 @pytest.fixture(scope="session")
 def running_cluster(project: Path) -> Iterator[LocalDsql]:
-    """A local DSQL with the transfer function's role and schema; the schema is applied twice, for it may be."""
+    """A local DSQL with the functions' roles, mapped as the deployment does it, and the migrations."""
     with LocalDsql() as dsql:
         dsql.execute(f"CREATE ROLE transfer WITH LOGIN; AWS IAM GRANT transfer TO '{dsql.principal}'")
-        for _ in range(2):
-            dsql.execute((project / "src" / "transfer" / "schema.sql").read_text())
+        environ = dsql.environment
+        key = Credentials(access_key=environ["AWS_ACCESS_KEY_ID"], secret_key=environ["AWS_SECRET_ACCESS_KEY"])
+        with Pool(ConnectOptions.from_env(dsql.environment, credentials=key)) as pool:
+            apply_migrations(project / "migrations", source=pool)
         yield dsql
 
 

@@ -106,7 +106,7 @@ def test_the_transfer_is_invoked(project: Path, temporary: Path) -> None:
     ("arguments", "reason"),
     [
         (["--event", "events/none.json"], "the event events/none.json can't be read: No such file or directory"),
-        (["--function", "Nobody"], "template.yaml has no function 'Nobody'; it has TransferFunction"),
+        (["--function", "Nobody"], "template.yaml has no function 'Nobody'; it has MigrateFunction, TransferFunction"),
         (["--event", "LICENSE"], "the event LICENSE is not JSON: Expecting value"),
         (["--conflicts", "-1"], "conflicts is '-1': it must be a whole number, 0 or more"),
         (["--conflicts", "two"], "conflicts is 'two'"),
@@ -198,7 +198,7 @@ def test_make_builds_what_sam_builds(built: Path, project: Path, tmp_path: Path)
     [
         ("CONFLICTS=-1", "conflicts is '-1': it must be a whole number, 0 or more"),
         ("EVENT=Makefile", "the event Makefile is not JSON: Expecting value: line 1 column 1 (char 0)"),
-        ("FUNCTION=Nobody", "template.yaml has no function 'Nobody'; it has TransferFunction"),
+        ("FUNCTION=Nobody", "template.yaml has no function 'Nobody'; it has MigrateFunction, TransferFunction"),
     ],
 )
 def test_make_invoke_checks_its_arguments_before_it_installs_anything(tmp_path: Path, argument: str, reason: str) -> None:

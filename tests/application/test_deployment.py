@@ -95,15 +95,36 @@ def aws(emulator: subprocess.Popen[bytes]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a clone has, with the environment that `make` has already made."""
+def principals() -> dict[str, str]:
+    """Who the account's key is to the local DSQL: the function's role, once there is one."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def cluster(principals: dict[str, str]) -> Iterator[LocalDsql]:
+    """The local DSQL, empty, at the endpoint that the stack is told of."""
+    with LocalDsql(credentials={ACCOUNT: SECRET}, principals=principals) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, cluster: LocalDsql) -> Path:
+    """What a clone has, with the environment that `make` has already made; and in the template, where the local DSQL listens.
+
+    The template's three variables for that are empty: on AWS the endpoint's name leads to the cluster.
+    """
     copy = tmp_path_factory.mktemp("clone")
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, tracked.split("\0")):
         is_left_out = name.startswith(("tests/", "benchmarks/")) and not name.endswith("requirements.txt")
         if not is_left_out and (ROOT / name).exists():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
+            shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
+    template = (copy / "template.yaml").read_text(encoding="utf-8")
+    for name in ("DSQL_HOSTADDR", "DSQL_PORT", "DSQL_SSLROOTCERT"):
+        assert template.count(f'{name}: ""') == 1
+        template = template.replace(f'{name}: ""', f"{name}: {json.dumps(cluster.environment[name])}")
+    (copy / "template.yaml").write_text(template, encoding="utf-8")
     (copy / ".venv").symlink_to(sys.prefix)
     return copy
 
@@ -146,25 +167,15 @@ def client(service: str, aws: dict[str, str]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def deployed(run: Run, aws: dict[str, str]) -> dict[str, str]:
+def deployed(run: Run, aws: dict[str, str], principals: dict[str, str]) -> dict[str, str]:
     """The outputs of the stack, deployed with the local DSQL's endpoint as the existing cluster."""
-    deploy, _setup, _invoke = block("Deploy, and set up the database")
+    deploy, _invoke = block("Deploy")
     done = run(f'{deploy} PARAMETERS="ExistingClusterEndpoint={ENDPOINT}"')
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Successfully created/updated stack" in done.stdout
-    return outputs(aws)
-
-
-@pytest.fixture(scope="module")
-def cluster(deployed: dict[str, str], aws: dict[str, str]) -> Iterator[LocalDsql]:
-    """The local DSQL at that endpoint, where the account's key is the function's role; the function gets its address."""
-    with LocalDsql(credentials={ACCOUNT: SECRET}, principals={ACCOUNT: deployed["TransferRoleArn"]}) as cluster:
-        function, api = deployed["TransferFunctionName"], client("lambda", aws)
-        variables = api.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
-        local = {key: value for key, value in cluster.environment.items() if key.startswith("DSQL_")}
-        assert local.keys() <= variables.keys()
-        api.update_function_configuration(FunctionName=function, Environment={"Variables": {**variables, **local}})
-        yield cluster
+    found = outputs(aws)
+    principals[ACCOUNT] = found["TransferRoleArn"]  # all functions of MiniStack have the account's key
+    return found
 
 
 def balances(cluster: LocalDsql) -> dict[str | None, str | None]:
@@ -197,24 +208,61 @@ def test_the_role_allows_three_actions_and_no_policy_is_attached(deployed: dict[
     assert function["LoggingConfig"]["LogGroup"] == "/aws/lambda/dsql-lambda-transfer"
 
 
-def test_the_page_s_commands_lead_to_a_response(run: Run, cluster: LocalDsql) -> None:
-    """`make setup-database`, twice, then `sam remote invoke`: two conflicts are retried, and the money has moved once."""
-    _deploy, setup, invoke = commands = block("Deploy, and set up the database")
+def test_the_page_s_commands_lead_to_a_response(run: Run, deployed: dict[str, str], cluster: LocalDsql) -> None:
+    """`sam deploy` alone gives a working stack: the first request succeeds, with two conflicts retried, and money moves once."""
+    _deploy, invoke = commands = block("Deploy")
     assert commands == block("Deploy", (ROOT / "README.md").read_text(encoding="utf-8"))
-    for _ in range(2):
-        done = run(setup, **{key: value for key, value in cluster.environment.items() if not key.startswith("AWS_")})
-        assert done.returncode == 0, done.stderr
+    assert cluster.execute("SELECT pg_role_name, arn FROM sys.iam_pg_role_mappings") == [
+        ["transfer", deployed["TransferRoleArn"]]
+    ]
+    applied = cluster.execute("SELECT name FROM dsql_lambda_migrations WHERE state = 'applied' ORDER BY version")
+    assert [name for (name,) in applied] == sorted(path.name for path in (ROOT / "migrations").glob("*.sql"))
     cluster.conflict_next(2)
     done = run(invoke)
     assert done.returncode == 0, done.stderr
-    assert json.loads(json.loads(done.stdout)["body"]) == {"balances": {"alice": 97_500, "bob": 27_500}}
+    answer = json.loads(done.stdout)
+    assert (answer["statusCode"], json.loads(answer["body"])) == (200, {"balances": {"alice": 97_500, "bob": 27_500}})
     assert done.stderr.count('"message":"OCC conflict, retrying"') == 2
     assert balances(cluster) == {"alice": "97500", "bob": "27500", "carol": "0"}
 
 
+def test_setting_up_by_hand_finds_nothing_to_do(run: Run, deployed: dict[str, str], cluster: LocalDsql) -> None:
+    """`make setup-database` does the same from here, by the same code."""
+    [setup] = block("From your machine instead")
+    before = balances(cluster)
+    done = run(setup, **{key: value for key, value in cluster.environment.items() if not key.startswith("AWS_")})
+    assert done.returncode == 0, done.stderr
+    assert f"mapping of {deployed['TransferRoleArn']} to transfer: exists" in done.stderr
+    assert "statement" not in done.stderr
+    assert balances(cluster) == before
+
+
+def test_a_new_migration_is_applied_by_the_next_deploy(
+    run: Run, clone: Path, deployed: dict[str, str], cluster: LocalDsql
+) -> None:
+    """Other code is a reason for CloudFormation to call the function; a migration that fails leaves the stack as it was."""
+    deploy, _invoke = block("Deploy")
+    added = clone / "migrations" / "9998_notes.sql"
+    added.write_text("CREATE TABLE notes (id int PRIMARY KEY);\n")
+    done = run(deploy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert cluster.execute("SELECT count(*) FROM notes") == [["0"]]
+    wrong = clone / "migrations" / "9999_wrong.sql"
+    wrong.write_text("CREATE INDEX notes_id ON notes (id);\n")
+    done = run(deploy)
+    assert done.returncode != 0
+    assert (
+        "9999_wrong.sql:1: statement 1 of 1: refused: unsupported mode. please use CREATE INDEX ASYNC."
+        in done.stdout + done.stderr
+    )
+    wrong.unlink()
+    done = run(deploy)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_same_by_hand_with_psql(run: Run, deployed: dict[str, str], tmp_path: Path) -> None:
     """The page's psql commands make the same database; a token or a statement that fails ends them."""
-    export, psql = block("The same by hand, with psql")
+    export, psql = block("With psql")
     export = export.replace("<ClusterEndpoint>", ENDPOINT).replace("<TransferRoleArn>", deployed["TransferRoleArn"])
     with LocalDsql(credentials={ACCOUNT: SECRET}) as cluster:
         address = {"PGHOSTADDR": cluster.host, "PGPORT": str(cluster.port)}
@@ -254,8 +302,10 @@ def test_a_stack_that_is_not_there_is_one_sentence(run: Run, deployed: dict[str,
     assert "STACK=" in reason
 
 
-def test_deleting_the_stack_takes_what_the_page_says(run: Run, deployed: dict[str, str], aws: dict[str, str]) -> None:
-    """The function, its role and its logs go; the layer's versions stay. (It is the last test: the stack is gone then.)"""
+def test_deleting_the_stack_takes_what_the_page_says(
+    run: Run, deployed: dict[str, str], aws: dict[str, str], cluster: LocalDsql
+) -> None:
+    """The functions, their roles and logs go; the layer's versions and the data stay. (The last test: the stack is gone.)"""
     commands = next(
         code for code in re.findall(r"^```console\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL) if "sam delete" in code
     )
@@ -265,3 +315,4 @@ def test_deleting_the_stack_takes_what_the_page_says(run: Run, deployed: dict[st
     assert client("iam", aws).list_roles()["Roles"] == []
     assert client("logs", aws).describe_log_groups()["logGroups"] == []
     assert [each["LayerName"] for each in client("lambda", aws).list_layers()["Layers"]] == ["dsql-lambda-dsql"]
+    assert balances(cluster).keys() == {"alice", "bob", "carol"}

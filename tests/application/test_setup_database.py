@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from deploy.setup_database import roles_of
 
-from dsql_lambda import ConnectOptions, connect
+from dsql_lambda import ConnectOptions, RoleMapping, connect
 from dsql_lambda.credentials import Credentials
 from dsql_local import LocalDsql
 
@@ -48,7 +49,7 @@ def set_up(cluster: LocalDsql, *arguments: str, **more: str) -> subprocess.Compl
 
 
 def named(cluster: LocalDsql) -> list[str]:
-    return ["--endpoint", cluster.endpoint, "--role-arn", FUNCTION]
+    return ["--endpoint", cluster.endpoint, "--role", f"transfer={FUNCTION}"]
 
 
 def holds(cluster: LocalDsql) -> list[object]:
@@ -73,19 +74,16 @@ def test_the_function_s_role_can_do_its_work_and_no_more(empty: LocalDsql) -> No
 
 def test_each_step_is_shown(empty: LocalDsql) -> None:
     """On standard error, as it is done; the second time it says what was there."""
-    steps = [
-        "connecting to",
-        "database role transfer: {}",
-        f"mapping of {FUNCTION}: {{}}",
-        *["schema.sql: statement"] * 3,
-        "done: ",
-    ]
-    for state in ("created", "exists"):
+    for state, count in (("created", 11), ("exists", 4)):
         done = set_up(empty, *named(empty))
         lines = done.stderr.splitlines()
-        assert len(lines) == len(steps)
-        for line, step in zip(lines, steps, strict=True):
-            assert line.startswith(f"==> {step.format(state)}")
+        assert len(lines) == count, lines
+        for line, step in zip(
+            [*lines[:3], lines[-1]],
+            ["connecting to", f"database role transfer: {state}", f"mapping of {FUNCTION} to transfer: {state}", "done: "],
+            strict=True,
+        ):
+            assert line.startswith(f"==> {step}")
 
 
 def test_running_it_again_changes_nothing(empty: LocalDsql) -> None:
@@ -112,16 +110,21 @@ def test_a_schema_conflict_is_retried(empty: LocalDsql) -> None:
     assert empty.faults_waiting == []
 
 
-def test_a_second_function_has_a_role_and_a_schema_of_its_own(empty: LocalDsql, tmp_path: Path) -> None:
+def test_a_second_function_has_a_role_and_migrations_of_its_own(empty: LocalDsql, tmp_path: Path) -> None:
     """Nothing in the program is the transfer's alone."""
-    schema = tmp_path / "app.sql"
-    schema.write_text(
+    (tmp_path / "0001_notes.sql").write_text(
         "CREATE TABLE IF NOT EXISTS notes (id int PRIMARY KEY, text text DEFAULT 'a;\nb'); GRANT SELECT ON notes TO app;"
     )
-    done = set_up(empty, *named(empty), "--user", "app", "--schema", str(schema))
+    done = set_up(empty, "--endpoint", empty.endpoint, "--role", f"app={FUNCTION}", "--migrations", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert empty.execute("SELECT pg_role_name FROM sys.iam_pg_role_mappings") == [["app"]]
     empty.execute(f"DROP TABLE notes; AWS IAM REVOKE app FROM '{FUNCTION}'; DROP ROLE app")
+
+
+def test_the_stack_s_outputs_name_the_roles() -> None:
+    """One for each function, by the name of its output."""
+    outputs = {"ClusterEndpoint": "x", "TransferRoleArn": "a", "LedgerApiRoleArn": "b", "TransferUrl": "c"}
+    assert roles_of(outputs) == [RoleMapping("ledger_api", "b"), RoleMapping("transfer", "a")]
 
 
 @pytest.mark.parametrize(
@@ -129,10 +132,10 @@ def test_a_second_function_has_a_role_and_a_schema_of_its_own(empty: LocalDsql, 
     [
         ((), {"AWS_SECRET_ACCESS_KEY": "wrong"}, 1, "dsql:DbConnectAdmin"),
         ((), {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, 1, "no AWS credentials"),
-        (("--schema", "no.sql"), {}, 1, "No such file or directory: 'no.sql'"),
-        (("--user", "admin"), {}, 2, "another name than admin"),
-        (("--user", 'a"b'), {}, 2, "use lower-case letters"),
-        (("--role-arn", "arn:aws:sts::123456789012:assumed-role/function/x"), {}, 2, "use an IAM role's or user's"),
+        (("--migrations", "nowhere"), {}, 1, "nowhere is no folder"),
+        (("--role", f"admin={FUNCTION}"), {}, 2, "another name than admin"),
+        (("--role", f'a"b={FUNCTION}'), {}, 2, "use lower-case letters"),
+        (("--role", "app=arn:aws:sts::123456789012:assumed-role/function/x"), {}, 2, "use an IAM role's or user's"),
     ],
 )
 def test_a_failure_is_one_sentence_and_changes_nothing(
@@ -146,16 +149,16 @@ def test_a_failure_is_one_sentence_and_changes_nothing(
     assert empty.execute("SELECT 1 FROM pg_roles WHERE rolname = 'transfer'") == []
 
 
-def test_a_statement_that_fails_names_its_error(empty: LocalDsql, tmp_path: Path) -> None:
-    """With its SQLSTATE; what was done before it stays, and a corrected file completes it."""
-    schema = tmp_path / "wrong.sql"
-    schema.write_text("CREATE TABLE notes (id int PRIMARY KEY); GRANT SELECT ON nothing TO transfer;")
-    done = set_up(empty, *named(empty), "--schema", str(schema))
+def test_a_statement_that_fails_names_its_place(empty: LocalDsql, tmp_path: Path) -> None:
+    """What was done before it stays, and a corrected file completes it."""
+    wrong = tmp_path / "0001_notes.sql"
+    wrong.write_text("CREATE TABLE notes (id int PRIMARY KEY);\nGRANT SELECT ON nothing TO transfer;")
+    done = set_up(empty, *named(empty), "--migrations", str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-2:] == [
-        "==> wrong.sql: statement 2 of 2",
-        'setup-database: the cluster refused a statement: relation "nothing" does not exist (42P01)',
-    ]
+    [reason] = [line for line in done.stderr.splitlines() if line.startswith("setup-database:")]
+    assert reason == (f'setup-database: {wrong}:2: statement 2 of 2: refused: relation "nothing" does not exist (SQLSTATE 42P01)')
+    wrong.write_text("CREATE TABLE notes (id int PRIMARY KEY);\nGRANT SELECT ON notes TO transfer;")
+    assert set_up(empty, *named(empty), "--migrations", str(tmp_path)).returncode == 0
     empty.execute("DROP TABLE notes")
 
 
@@ -164,4 +167,4 @@ def test_without_a_region_the_stack_cannot_be_read(empty: LocalDsql) -> None:
     done = set_up(empty, AWS_REGION="")
     assert done.returncode == 1
     assert "the stack dsql-lambda could not be read" in done.stderr.splitlines()[-1]
-    assert "--endpoint and --role-arn" in done.stderr.splitlines()[-1]
+    assert "--endpoint and --role" in done.stderr.splitlines()[-1]

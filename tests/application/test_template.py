@@ -46,16 +46,17 @@ def transformed() -> Any:
     source = yaml_parse((ROOT / "template.yaml").read_text())
     for layer in (each for each in source["Resources"].values() if each["Type"] == "AWS::Serverless::LayerVersion"):
         layer["Properties"]["ContentUri"] = "s3://bucket/layer"
-    source["Resources"]["TransferFunction"]["Properties"]["CodeUri"] = "s3://bucket/function"
+    for function in (each for each in source["Resources"].values() if each["Type"] == "AWS::Serverless::Function"):
+        function["Properties"]["CodeUri"] = "s3://bucket/function"
     defaults = {name: each["Default"] for name, each in source["Parameters"].items()}
     session = boto3.Session(region_name="us-east-1")
     return Translator({}, parser, boto_session=session).translate(source, defaults)
 
 
 def test_the_function_may_connect_to_its_cluster_and_write_its_logs(transformed: Any) -> None:
-    """Three actions, no wildcard, no managed policy, and no other role than ours; its role in the database is not admin."""
+    """Three actions, no wildcard, no managed policy, and no other roles than ours; its role in the database is not admin."""
     resources = transformed["Resources"]
-    assert [name for name, each in resources.items() if each["Type"] == "AWS::IAM::Role"] == ["TransferRole"]
+    assert {name for name, each in resources.items() if each["Type"] == "AWS::IAM::Role"} == {"MigrateRole", "TransferRole"}
     assert resources["TransferFunction"]["Properties"]["Role"] == {"Fn::GetAtt": ["TransferRole", "Arn"]}
     role = resources["TransferRole"]["Properties"]
     assert "ManagedPolicyArns" not in role
@@ -68,6 +69,33 @@ def test_the_function_may_connect_to_its_cluster_and_write_its_logs(transformed:
     assert "*" not in str(role)
     variables = resources["TransferFunction"]["Properties"]["Environment"]["Variables"]
     assert variables["DSQL_USER"] == "transfer"
+
+
+def test_only_the_migrate_function_is_admin(transformed: Any) -> None:
+    """It alone may connect as admin; every other function's role is mapped to its DSQL_USER before the function is created."""
+    resources = transformed["Resources"]
+    functions = {name: each for name, each in resources.items() if each["Type"] == "AWS::Lambda::Function"}
+    mapped = {each["Arn"]["Fn::GetAtt"][0]: each["User"] for each in resources["Schema"]["Properties"]["Roles"]}
+    for name, function in functions.items():
+        role = function["Properties"]["Role"]["Fn::GetAtt"][0]
+        user = function["Properties"]["Environment"]["Variables"]["DSQL_USER"]
+        action = resources[role]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"][0]["Action"]
+        if name == "MigrateFunction":
+            assert (action, user) == ("dsql:DbConnectAdmin", "admin")
+        else:
+            assert (action, mapped[role]) == ("dsql:DbConnect", user)
+            assert function["DependsOn"] in ("Schema", ["Schema"])
+
+
+def test_other_code_of_the_migrate_function_calls_it_again(transformed: Any) -> None:
+    """The custom resource has the version as a property, whose logical id changes with the code."""
+    properties = transformed["Resources"]["Schema"]["Properties"]
+    version = properties["Code"]["Ref"]
+    assert transformed["Resources"][version]["Type"] == "AWS::Lambda::Version"
+    assert version.startswith("MigrateFunctionVersion")
+    assert properties["ServiceToken"] == {"Fn::GetAtt": ["MigrateFunction", "Arn"]}
+    timeout = transformed["Resources"]["MigrateFunction"]["Properties"]["Timeout"]
+    assert timeout < properties["ServiceTimeout"] <= 3600
 
 
 def test_no_stack_operation_deletes_a_cluster_in_use(transformed: Any) -> None:

@@ -39,7 +39,7 @@ class LocalDsql(FaultRequests):
 
     - `cluster_id`: 26 characters of a-z and 0-9.
     - `credentials`: access keys and their secret keys. Session tokens are not checked.
-    - `principals`: access keys and their ARNs, for `AWS IAM GRANT`.
+    - `principals`: access keys and their ARNs, for `AWS IAM GRANT`; looked up when a client connects, so they may change.
     - `port`: 0 takes a free one.
     - `limits`: DSQL's limits, or lower ones.
     - `clock`: returns seconds since the epoch; tokens, transactions and connections expire by it.
@@ -75,7 +75,7 @@ class LocalDsql(FaultRequests):
         if schema_conflicts not in get_args(SchemaConflicts):
             raise ValueError(f"schema_conflicts must be one of {', '.join(get_args(SchemaConflicts))}, not {schema_conflicts!r}")
         self._identity = ClusterIdentity(
-            cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock, dict(principals or {})
+            cluster_id, region, dict(credentials or DEFAULT_CREDENTIALS), clock, {} if principals is None else principals
         )
         self._port = port
         self._limits = limits or Limits()

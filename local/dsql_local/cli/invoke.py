@@ -1,6 +1,7 @@
 """`python -m dsql_local invoke`: builds the application, runs one function on a local DSQL, and stops everything.
 
-It creates the database role that the template declares as DSQL_USER, and applies `schema.sql` from the function's source folder.
+It creates the database roles that the template's functions declare as DSQL_USER, and applies the project's `migrations/*.sql` in
+the order of their names, unless the function has them itself, and `schema.sql` from the function's source folder.
 As with `sam local invoke`, the response goes to standard output, everything else to standard error.
 """
 
@@ -15,7 +16,7 @@ from ..sam import makefile_build, sam_cli
 from ..sam.docker_relay import RelayError
 from ..sam.rie import Invocation, RieError, RuntimeInterfaceEmulator
 from ..sam.signals import exit_on_signals
-from ..sam.template import Function, read_function
+from ..sam.template import Function, database_users, read_function
 from .arguments import Arguments, parse
 
 __all__ = ["main"]
@@ -51,7 +52,7 @@ def _run(arguments: Arguments) -> Invocation:
 def _through_sam(arguments: Arguments, source: Function, dsql: LocalDsql) -> Invocation:
     _step("sam build (cached)")
     sam_cli.build(arguments.project, arguments.runtime)
-    _prepare(dsql, source, arguments.conflicts)
+    _prepare(arguments, dsql, source)
     _step(f"sam local invoke {source.name} -e {arguments.event.name}")
     return sam_cli.local_invoke(arguments.project, source.name, arguments.event, dsql.environment, arguments.runtime)
 
@@ -59,7 +60,7 @@ def _through_sam(arguments: Arguments, source: Function, dsql: LocalDsql) -> Inv
 def _through_emulator(arguments: Arguments, source: Function, dsql: LocalDsql) -> Invocation:
     _step(f"make {' '.join(f'build-{each}' for each in (source.name, *source.layer_names))}, as sam build does it")
     function = makefile_build.build(source, arguments.project / ".aws-sam" / "rie")
-    _prepare(dsql, source, arguments.conflicts)
+    _prepare(arguments, dsql, source)
     _step(f"the Runtime Interface Emulator runs {source.name} with {arguments.event.name}")
     with RuntimeInterfaceEmulator(function, dsql.environment) as emulator:
         invocation = emulator.invoke(arguments.payload)
@@ -68,23 +69,30 @@ def _through_emulator(arguments: Arguments, source: Function, dsql: LocalDsql) -
     return invocation
 
 
-def _prepare(dsql: LocalDsql, source: Function, conflicts: int) -> None:
-    _apply_schema(dsql, source)
-    if conflicts:
-        _step(f"the next {conflicts} COMMITs fail with OC000")
-        dsql.conflict_next(conflicts, "OC000")
+def _prepare(arguments: Arguments, dsql: LocalDsql, source: Function) -> None:
+    _create_roles(arguments, dsql)
+    _apply_schema(arguments, dsql, source)
+    if arguments.conflicts:
+        _step(f"the next {arguments.conflicts} COMMITs fail with OC000")
+        dsql.conflict_next(arguments.conflicts, "OC000")
 
 
 def _step(text: str) -> None:
     print(f"==> {text}", file=sys.stderr, flush=True)
 
 
-def _apply_schema(dsql: LocalDsql, source: Function) -> None:
-    user = source.environment.get("DSQL_USER") or "admin"
-    if user != "admin":
+def _create_roles(arguments: Arguments, dsql: LocalDsql) -> None:
+    """Those of all functions, for migrations GRANT to them."""
+    for user in sorted(database_users(arguments.project / "template.yaml") - {"admin"}):
         dsql.execute(f"CREATE ROLE {quote_identifier(user)} WITH LOGIN")
         dsql.execute(f"AWS IAM GRANT {quote_identifier(user)} TO '{dsql.principal}'")
-    schema = source.code / "schema.sql"
-    if schema.exists():
-        _step(f"schema.sql of {source.name} applied; it connects as {user}")
-        dsql.execute(schema.read_text(encoding="utf-8"))
+
+
+def _apply_schema(arguments: Arguments, dsql: LocalDsql, source: Function) -> None:
+    user = source.environment.get("DSQL_USER") or "admin"
+    own = source.code / "migrations"
+    scripts = [] if own.exists() else sorted((arguments.project / "migrations").glob("*.sql"))
+    for script in [*scripts, source.code / "schema.sql"]:
+        if script.exists():
+            _step(f"{script.name} applied; {source.name} connects as {user}")
+            dsql.execute(script.read_text(encoding="utf-8"))

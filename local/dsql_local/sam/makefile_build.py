@@ -62,7 +62,8 @@ def _environment(target: Path) -> dict[str, str]:
 def _digest(source: Path) -> str:
     """Of everything that the build sees: the files of the folder, and the interpreter."""
     found = hashlib.sha256(f"{sys.executable} {sys.version}".encode())
-    for path in sorted(source.rglob("*")):
+    folders = os.walk(source, followlinks=True)  # a link to a folder is built as what it leads to
+    for path in sorted(Path(folder) / name for folder, _, names in folders for name in names):
         if path.is_file() and not any(part == "__pycache__" or part.endswith(".egg-info") for part in path.parts):
             content = path.read_bytes()
             found.update(f"\n{path.relative_to(source)} {len(content)}\n".encode())

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Function", "read_function"]
+__all__ = ["Function", "database_users", "read_function"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class Function:
 
 def read_function(template: Path, name: str, parameters: Mapping[str, str] | None = None) -> Function:
     """The function with this logical id; a ValueError names those there are."""
-    document = yaml.load(template.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader with CloudFormation's tags
+    document = _document(template)
     resources = document.get("Resources", {})
-    functions = sorted(key for key, value in resources.items() if value["Type"] == "AWS::Serverless::Function")
+    functions = _functions(resources)
     if name not in functions:
         raise ValueError(f"{template.name} has no function {name!r}; it has {', '.join(functions) or 'none'}")
     intrinsics = _Intrinsics(document, parameters or {})
@@ -59,6 +59,23 @@ def read_function(template: Path, name: str, parameters: Mapping[str, str] | Non
         timeout=int(own.get("Timeout", shared.get("Timeout", 3))),
         memory=int(own.get("MemorySize", shared.get("MemorySize", 128))),
     )
+
+
+def database_users(template: Path) -> set[str]:
+    """The database roles that the template's functions connect as: their DSQL_USER, where it is a text."""
+    document = _document(template)
+    resources = document.get("Resources", {})
+    shared = _variables(document.get("Globals", {}).get("Function", {}))
+    users = [{**shared, **_variables(resources[name]["Properties"])}.get("DSQL_USER") for name in _functions(resources)]
+    return {user for user in users if isinstance(user, str) and user}
+
+
+def _document(template: Path) -> Any:
+    return yaml.load(template.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader with CloudFormation's tags
+
+
+def _functions(resources: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key, value in resources.items() if value["Type"] == "AWS::Serverless::Function")
 
 
 def _variables(properties: Mapping[str, Any]) -> dict[str, Any]:

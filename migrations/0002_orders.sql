@@ -1,4 +1,4 @@
--- What the durable order works on. Run it as the owner of the schema; each statement is a transaction of its own.
+-- What the durable order works on.
 
 CREATE TABLE IF NOT EXISTS products (id text PRIMARY KEY, stock int NOT NULL CHECK (stock >= 0), price int NOT NULL);
 
