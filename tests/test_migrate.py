@@ -40,14 +40,19 @@ def running_dsql(wall_clock):
         yield running
 
 
+@pytest.fixture(scope="module")
+def empty(running_dsql):
+    """A snapshot of the database with nothing in it."""
+    return running_dsql.snapshot()
+
+
 @pytest.fixture
-def dsql(running_dsql):
+def dsql(running_dsql, empty):
     """A database with nothing in it."""
-    before = running_dsql.snapshot()
+    running_dsql.restore(empty)
     running_dsql.clear_log()
     yield running_dsql
     running_dsql.clear_faults()
-    running_dsql.restore(before)
 
 
 @pytest.fixture
@@ -131,9 +136,9 @@ def test_each_ddl_statement_is_alone_in_its_transaction(dsql, pool, folder):
 
 def test_schema_conflicts_and_lost_connections_are_retried(dsql, pool, folder, wanted):
     """OC001 at a statement and at COMMIT; a connection that is cut before COMMIT, and one whose COMMIT is not answered."""
-    dsql.conflict_next("OC001", 3)
-    dsql.conflict_next("OC001", 2, at="statement")
-    dsql.cut("after-commit-sent", 3)
+    dsql.conflict_next(3, "OC001")
+    dsql.conflict_next(2, "OC001", at="statement")
+    dsql.cut("after-commit-sent", 5)
     dsql.cut("before-commit", 2)
     apply_migrations(folder, source=pool)
     assert dsql.faults_waiting == []
@@ -141,8 +146,8 @@ def test_schema_conflicts_and_lost_connections_are_retried(dsql, pool, folder, w
 
 
 def test_a_commit_that_was_lost_and_not_applied_is_sent_again(dsql, pool, folder, wanted):
-    """The catalog says that it was not."""
-    dsql.cut("after-commit-sent", 4, applied=False)
+    """The record or the catalog says that it was not."""
+    dsql.cut("after-commit-sent", 5, applied=False)
     apply_migrations(folder, source=pool)
     assert dsql.faults_waiting == []
     assert state(dsql) == wanted
@@ -194,9 +199,8 @@ class Dying:
         self.inner._checkin(claim, reason)
 
 
-def test_a_run_that_was_killed_anywhere_is_completed_by_the_next(dsql, options, folder, wanted):
+def test_a_run_that_was_killed_anywhere_is_completed_by_the_next(dsql, options, empty, folder, wanted):
     """Between any two transactions: after a claim, after the DDL that it is for, while its job is waited for."""
-    empty = dsql.snapshot()
     deaths = 0
     while True:
         with Pool(options) as pool:
@@ -257,7 +261,7 @@ def test_waiting_for_another_runner_ends_at_the_timeout(dsql, pool, folder):
 def test_what_was_there_before_is_not_taken_for_applied(dsql, pool, folder):
     """A table of that name from elsewhere fails the migration, also where a run was killed before it could make its own."""
     with pytest.raises(DiedError):
-        apply_migrations(folder, source=Dying(pool, 3))  # the table of records is made, and the first statement is claimed
+        apply_migrations(folder, source=Dying(pool, 4))  # the table of records is made, and the first statement is claimed
     assert dsql.execute(f"SELECT doing FROM {TABLE}") == [["1"]]
     with pytest.raises(MigrationError) as failed:
         dsql.execute("CREATE TABLE notes (id int PRIMARY KEY)")
@@ -591,4 +595,4 @@ def test_aws_s_linter_finds_nothing_in_them():
     """dsql-lint, which `make lint` runs too."""
     linter = Path(sys.executable).parent / "dsql-lint"
     done = subprocess.run([linter, *sorted((ROOT / "migrations").glob("*.sql"))], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "All statements compatible with DSQL.\n"), done.stdout
+    assert (done.returncode, done.stderr) == (0, "All statements compatible with DSQL.\n"), done.stdout

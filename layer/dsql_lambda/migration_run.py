@@ -85,13 +85,14 @@ class MigrationRun:
                 self._say("COMMIT was not answered: looking at the record")
 
     def _make_table(self) -> None:
-        if self._transaction(migration_records.has_table):
-            return
-        try:
-            self._transaction(lambda tx: tx.run(migration_records.CREATE_TABLE))
-        except (DatabaseError, CommitOutcomeUnknown):
-            if not self._transaction(migration_records.has_table):  # else another runner has just made it
-                raise
+        tries = 0
+        while not self._read(migration_records.has_table):
+            try:
+                self._transaction(lambda tx: tx.run(migration_records.CREATE_TABLE))
+            except (DatabaseError, CommitOutcomeUnknown):  # another runner was faster, or nobody answered
+                tries += 1
+                if tries > _MOST_IN_DOUBT:
+                    raise
 
     def _advance(self) -> Step | None:
         """Decide on a step, and write down that it is begun. A statement on rows is run in the same transaction."""
@@ -155,9 +156,10 @@ class MigrationRun:
         """Does a refusal say that a statement in doubt was applied? Only if the catalog has changed since just before it."""
         words = shape(_text(step))
         adds, drops = words[0] == "CREATE" or "ADD" in words, words[0] == "DROP" or "DROP" in words or "RENAME" in words
-        if not ((adds and error.sqlstate in _IS_THERE) or (drops and error.sqlstate in _IS_GONE)):
+        is_there = error.sqlstate in _IS_THERE or "already associated with a constraint" in error.message  # the latter: USING INDEX
+        if not ((adds and is_there) or (drops and error.sqlstate in _IS_GONE)):
             return False
-        now = self._transaction(lambda tx: catalogs.digest(catalogs.read_catalog(tx, ledger=TABLE)))
+        now = self._read(lambda tx: catalogs.digest(catalogs.read_catalog(tx, ledger=TABLE)))
         return step.record is not None and now != step.record.before
 
     def _await_job(self, step: Step, job: jobs.Job) -> None:
@@ -240,12 +242,18 @@ class MigrationRun:
         statement = migration.statements[number - 1]
         return MigrationError(reason, file=str(migration.path), line=statement.line, number=number, statement=statement.text)
 
-    def _transaction(self, function: Callable[[Transaction], T], *, deadline_at: float | None = None) -> T:
+    def _read(self, function: Callable[[Transaction], T]) -> T:
+        return self._transaction(function, read_only=True)
+
+    def _transaction(
+        self, function: Callable[[Transaction], T], *, deadline_at: float | None = None, read_only: bool = False
+    ) -> T:
         return run_in_transaction(
             function,
             self._source,
             retry=RETRY,
             deadline_at=self._deadline_at if deadline_at is None else deadline_at,
+            read_only=read_only,
             system=self._system,
         )
 
