@@ -189,7 +189,7 @@ def test_in_a_pytest_run(project):
         "@pytest.fixture(scope='session')\ndef dsql_schema():\n    return 'CREATE TABLE accounts (id int PRIMARY KEY)'\n\n"
         "@pytest.mark.parametrize('sql', find_sql('app.py'), ids=str)\ndef test_sql(dsql, sql):\n    sql.check()\n"
     )
-    command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "-p", "dsql_local.plugin"]
+    command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider"]
     done = subprocess.run(
         command, cwd=project, capture_output=True, text=True, check=False, env={"PYTHONPATH": ":".join(sys.path)}
     )

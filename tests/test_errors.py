@@ -15,6 +15,7 @@ from dsql_lambda import (
     DsqlError,
     IdempotencyKeyMissing,
     IdempotencyKeyReused,
+    MigrationError,
     OCCRetryExhausted,
     ResponseError,
     TokenError,
@@ -25,7 +26,7 @@ from dsql_lambda import (
 
 def test_the_tree_is_as_it_is_documented():
     """The layer's errors have one base; a server's error is a subclass of pg8000's `DatabaseError`."""
-    assert {ConfigError, TokenError, ConnectError, TransactionError} == set(DsqlError.__subclasses__())
+    assert {ConfigError, TokenError, ConnectError, MigrationError, TransactionError} == set(DsqlError.__subclasses__())
     assert {
         OCCRetryExhausted,
         CommitOutcomeUnknown,

@@ -106,7 +106,7 @@ def sha256(*paths):
 
 def test_migrations_are_applied_in_order_once(dsql, pool, folder, wanted):
     """With their jobs done: a constraint takes over an index that was built in the statement before it."""
-    said = []
+    said: list[str] = []
     assert apply_migrations(folder, source=pool, say=said.append) == ["0001_step.sql", "0002_step.sql"]
     assert state(dsql) == wanted
     assert apply_migrations(folder, source=pool) == []
@@ -218,7 +218,7 @@ def test_a_run_that_was_killed_anywhere_is_completed_by_the_next(dsql, options, 
 
 def test_a_runner_that_was_taken_over_stops(dsql, pool, folder):
     """It finds that the row is not its own any more, and changes nothing."""
-    others = []
+    others: list[list[str]] = []
 
     def say(text):
         if "0001_step.sql:2" in text and not others:
@@ -243,7 +243,7 @@ def test_another_runner_s_row_is_waited_for_until_its_lease_ends(dsql, pool, fol
         if len(slept) == 3:  # it is silent for longer than its lease
             dsql.execute(f"UPDATE {TABLE} SET renewed_at = now() - interval '61 s'")
 
-    said = []
+    said: list[str] = []
     apply_migrations(folder, source=pool, say=said.append, system=System(sleep=sleep))
     assert slept[:3] == [0.5] * 3
     assert said[0] == "0001_step.sql: another runner is at work on it; waiting"

@@ -18,9 +18,10 @@ from typing import Any, Final, NamedTuple
 
 from . import sql as sql_text
 from .connection import connect
+from .driver import exceptions
 from .options import ConnectOptions
 from .parameters import WRITERS, oid_of
-from .server_errors import DatabaseError, InterfaceError
+from .server_errors import DatabaseError
 
 METHODS: Final = frozenset({"run", "rows", "row", "value", "stream", "defer"})
 """The calls of a transaction that take a statement."""
@@ -70,7 +71,7 @@ class SqlText(NamedTuple):
             raise Unchecked(f"{self}: the SQL given to {self.method}() is made at run time, so it is not checked")
         try:
             query = sql_text.parse(self.text)
-        except InterfaceError as error:
+        except exceptions.InterfaceError as error:
             raise SqlError(f"{self}: {error}") from None
         if sql_text.refused_word(query):
             raise SqlError(f"{self}: {query.first_word} is not for tx, which begins and ends the transaction itself")

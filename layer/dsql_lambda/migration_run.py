@@ -156,7 +156,8 @@ class MigrationRun:
         """Does a refusal say that a statement in doubt was applied? Only if the catalog has changed since just before it."""
         words = shape(_text(step))
         adds, drops = words[0] == "CREATE" or "ADD" in words, words[0] == "DROP" or "DROP" in words or "RENAME" in words
-        is_there = error.sqlstate in _IS_THERE or "already associated with a constraint" in error.message  # the latter: USING INDEX
+        uses_index = "already associated with a constraint" in error.message  # ADD CONSTRAINT … USING INDEX
+        is_there = uses_index or error.sqlstate in _IS_THERE
         if not ((adds and is_there) or (drops and error.sqlstate in _IS_GONE)):
             return False
         now = self._read(lambda tx: catalogs.digest(catalogs.read_catalog(tx, ledger=TABLE)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .connection import Connection
 from .errors import ConfigError
@@ -62,7 +62,7 @@ def map_roles(
     wanted = [checked(each) for each in mappings]
     unwanted = [each for each in map(checked, revoked) if each not in wanted]
 
-    def run(statement: str, **params: str) -> list[list[object]]:
+    def run(statement: str, **params: Any) -> list[list[object]]:
         rows: list[list[object]] = retry_on_occ(lambda: connection.run(statement, **params), retry) or []
         return rows
 

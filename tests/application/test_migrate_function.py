@@ -170,7 +170,7 @@ def test_a_failure_is_answered_with_its_reason(
     [answer] = response_url.answers
     assert (answer["Status"], answer["PhysicalResourceId"]) == ("FAILED", "Schema-schema")
     assert answer["Reason"].startswith("MigrationError: /")
-    assert "0001_accounts.sql:8: statement 2 of 3: refused: " in answer["Reason"]
+    assert "0001_accounts.sql:9: statement 2 of 3: refused: " in answer["Reason"]
     assert not any("X-Amz-Signature" in line for line in invocation.log_lines)
 
 
@@ -184,13 +184,15 @@ def test_a_mapping_that_is_none_changes_nothing(
 
 
 def test_a_function_whose_layer_is_broken_still_answers(
-    emulate: Emulate, function: Function, empty: LocalDsql, response_url: ResponseUrl
+    emulate: Emulate, function: Function, empty: LocalDsql, response_url: ResponseUrl, tmp_path: Path
 ) -> None:
     """The package is imported where its failure is an answer."""
-    emulate(dataclasses.replace(function, layers=()), {**empty.environment, "PYTHONPATH": str(function.code)}).invoke(
-        request("Create", response_url, [ROLE])
-    )
-    assert response_url.answers[0]["Status"] == "FAILED"
+    package = tmp_path / "python" / "dsql_lambda"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('for another Python')")
+    broken = dataclasses.replace(function, layers=(tmp_path,))
+    emulate(broken, empty.environment).invoke(request("Create", response_url, [ROLE]))
+    assert (response_url.answers[0]["Status"], response_url.answers[0]["Reason"]) == ("FAILED", "ImportError: for another Python")
 
 
 def test_what_hangs_is_answered_before_the_function_s_time_is_up(
