@@ -16,7 +16,17 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from dsql_lambda import ConfigError, ConnectOptions, DatabaseError, DsqlError, Pool, RoleMapping, apply_migrations, map_roles
+from dsql_lambda import (
+    ConfigError,
+    ConnectOptions,
+    DatabaseError,
+    DsqlError,
+    Pool,
+    RoleMapping,
+    apply_migrations,
+    map_roles,
+    pending_migrations,
+)
 from dsql_lambda.role_mappings import parse_mapping
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +51,7 @@ def main(argv: list[str]) -> int:
         environment = {**os.environ, "DSQL_URL": "", "DSQL_HOST": target.endpoint, "DSQL_USER": "admin"}
         say(f"connecting to {target.endpoint} as admin")
         with Pool(ConnectOptions.from_env(environment)) as pool:
+            pending_migrations(options.migrations, source=pool)  # what is wrong with them is said before anything is done
             with pool.connection() as connection:
                 map_roles(connection, target.roles, say=say)
             apply_migrations(options.migrations, source=pool, say=say)

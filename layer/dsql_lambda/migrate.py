@@ -126,6 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         if given.check:
             return _print_differences(given.folder, source)
         if given.role:
+            pending_migrations(given.folder, source=source)  # what is wrong with them is said before anything is done
             with connect(options) as connection:
                 map_roles(connection, given.role, say=_say)
         applied = apply_migrations(given.folder, source=source, timeout=given.timeout, say=_say)

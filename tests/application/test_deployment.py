@@ -169,7 +169,7 @@ def client(service: str, aws: dict[str, str]) -> Any:
 @pytest.fixture(scope="module")
 def deployed(run: Run, aws: dict[str, str], principals: dict[str, str]) -> dict[str, str]:
     """The outputs of the stack, deployed with the local DSQL's endpoint as the existing cluster."""
-    deploy, _invoke = block("Deploy")
+    deploy, _invoke = block("Deploy the stack")
     done = run(f'{deploy} PARAMETERS="ExistingClusterEndpoint={ENDPOINT}"')
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Successfully created/updated stack" in done.stdout
@@ -210,7 +210,7 @@ def test_the_role_allows_three_actions_and_no_policy_is_attached(deployed: dict[
 
 def test_the_page_s_commands_lead_to_a_response(run: Run, deployed: dict[str, str], cluster: LocalDsql) -> None:
     """`sam deploy` alone gives a working stack: the first request succeeds, with two conflicts retried, and money moves once."""
-    _deploy, invoke = commands = block("Deploy")
+    _deploy, invoke = commands = block("Deploy the stack")
     assert commands == block("Deploy", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert cluster.execute("SELECT pg_role_name, arn FROM sys.iam_pg_role_mappings") == [
         ["transfer", deployed["TransferRoleArn"]]
@@ -241,7 +241,7 @@ def test_a_new_migration_is_applied_by_the_next_deploy(
     run: Run, clone: Path, deployed: dict[str, str], cluster: LocalDsql
 ) -> None:
     """Other code is a reason for CloudFormation to call the function; a migration that fails leaves the stack as it was."""
-    deploy, _invoke = block("Deploy")
+    deploy, _invoke = block("Deploy the stack")
     added = clone / "migrations" / "9998_notes.sql"
     added.write_text("CREATE TABLE notes (id int PRIMARY KEY);\n")
     done = run(deploy)
