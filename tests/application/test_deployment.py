@@ -134,7 +134,8 @@ def run(clone: Path, aws: dict[str, str]) -> Run:
     """Runs a command of the page in the clone, as the operator, who says yes to what is asked. Time is limited."""
 
     def run(command: str, **more: str) -> subprocess.CompletedProcess[str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "DSQL_", "MAKE", "MFLAGS"))}
+        own = ("AWS_", "DSQL_", "MAKE", "MFLAGS", "ARGS")  # the last three would tell a `make` what the one above was told
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(own)}
         environment = {**kept, **aws, "BYTECODE": "optional", "PIP_NO_INDEX": "1", **more}
         return subprocess.run(
             ["bash", "-c", command],
