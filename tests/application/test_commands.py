@@ -171,9 +171,9 @@ def test_what_only_sam_can_build_is_left_to_it(project: Path, temporary: Path, t
     copy = tmp_path / "python"
     shutil.copytree(project, copy)
     template = copy / "template.yaml"
-    metadata = "    Type: AWS::Serverless::Function\n    Metadata:\n      BuildMethod: makefile\n"
+    metadata = "    Metadata:\n      BuildMethod: makefile\n"
     assert metadata in template.read_text()
-    template.write_text(template.read_text().replace(metadata, "    Type: AWS::Serverless::Function\n"))
+    template.write_text(template.read_text().replace(metadata, ""))
     arguments = command("--via", "rie", "--project", str(copy))
     done = subprocess.run(arguments, cwd=ROOT, env=surroundings(temporary), check=False, capture_output=True, text=True)
     assert done.returncode == 1

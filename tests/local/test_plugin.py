@@ -174,7 +174,7 @@ def test_the_pages_invocation_passes(project, tmp_path):
     if sys.platform != "linux":
         pytest.skip("the Runtime Interface Emulator runs on Linux")
     (block,) = (code for code in PYTHON.findall((ROOT / "docs" / "testing.md").read_text()) if "invoke(" in code)
-    for name in ("src", "events"):
+    for name in ("src", "events", "migrations"):
         (tmp_path / name).symlink_to(ROOT / name)
     assert "1 passed" in project(test_invoke__py=block, pytest__ini=f"[pytest]\ndsql_project = {ROOT}\n")
 
