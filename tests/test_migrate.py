@@ -346,6 +346,25 @@ def test_a_job_that_fails_stops_the_run(dsql, pool, tmp_path):
     assert check_migrations(tmp_path, source=pool) == []
 
 
+def test_a_job_is_that_of_its_own_table(dsql, pool, tmp_path):
+    """A constraint of the same name, and one that is not valid by choice, belongs to another table."""
+    write(
+        tmp_path,
+        "CREATE SCHEMA app;\nCREATE TABLE app.notes (id int PRIMARY KEY, n int);\n"
+        "CREATE TABLE notes (id int PRIMARY KEY, n int);\n"
+        "ALTER TABLE notes ADD CONSTRAINT positive CHECK (n > 0) NOT VALID;\n"
+        "ALTER TABLE app.notes ADD CONSTRAINT positive CHECK (n > 0) NOT VALID;\n"
+        "ALTER TABLE ASYNC app.notes VALIDATE CONSTRAINT positive;\n"
+        'CREATE INDEX ASYNC IF NOT EXISTS "By n" ON app . notes (n);',
+    )
+    assert apply_migrations(tmp_path, source=pool) == ["0001_step.sql"]
+    assert dsql.execute("SELECT conrelid::regclass, convalidated FROM pg_constraint WHERE conname = 'positive' ORDER BY 1") == [
+        ["app.notes", "t"],
+        ["notes", "f"],
+    ]
+    assert check_migrations(tmp_path, source=pool) == []
+
+
 def test_an_index_that_is_there_and_not_valid_is_no_success(dsql, pool, tmp_path):
     """IF NOT EXISTS would skip it in silence."""
     dsql.execute("CREATE TABLE notes (id int PRIMARY KEY, text text); INSERT INTO notes VALUES (1, 'a'), (2, 'a')")

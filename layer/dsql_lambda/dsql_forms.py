@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from .script import shape, tokens
+from .script import qualified, shape, tokens
 
 _INDEX: Final = frozenset({"CONCURRENTLY", "USING", "ASC", "DESC"})
 
@@ -105,8 +105,4 @@ def _table(words: tuple[str, ...], written: list[str]) -> str:
     at = 2
     while at < len(words) and words[at] in {"IF", "EXISTS", "ONLY", "ASYNC"}:
         at += 1
-    name = written[at] if at < len(written) else ""
-    while written[at + 1 : at + 2] == ["."] and at + 2 < len(written):
-        name += "." + written[at + 2]
-        at += 2
-    return name
+    return qualified(written, at)

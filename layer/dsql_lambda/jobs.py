@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from .script import folded, shape, tokens
+from .script import folded, qualified, shape, tokens
 from .transaction import Transaction
 
 _RUNNING: Final = frozenset({"submitted", "processing"})
@@ -22,6 +22,8 @@ class Job(NamedTuple):
     """`index` or `constraint`."""
     name: str
     """What it builds or validates, without its schema."""
+    table: str
+    """Its table, as the statement has it: two tables may have constraints of one name."""
     job_id: str = ""
     """Empty where the statement's answer was lost."""
 
@@ -41,12 +43,15 @@ def job_of(statement: str, answer: list[list[object]] | None = None) -> Job | No
         return None
     written = [statement[start:end] for start, end in tokens(statement)]
     job_id = str(answer[0][0]) if answer and answer[0] else ""
-    if words[0] == "CREATE":
-        at = words.index("ASYNC") + 1
-        at += 3 if words[at : at + 3] == ("IF", "NOT", "EXISTS") else 0
-        return Job("index", folded(written[at]), job_id)
-    if "VALIDATE" in words and len(words) > (at := words.index("VALIDATE") + 2):
-        return Job("constraint", folded(written[at]), job_id)
+    at = words.index("ASYNC") + 1
+    while words[at : at + 1] and words[at] in {"IF", "NOT", "EXISTS", "ONLY"}:
+        at += 1
+    if words[0] == "CREATE" and "ON" in words[at:]:
+        after = words.index("ON", at) + 1
+        after += words[after : after + 1] == ("ONLY",)
+        return Job("index", folded(written[at]), qualified(written, after), job_id)
+    if "VALIDATE" in words[at:] and len(words) > (name := words.index("VALIDATE", at) + 2):
+        return Job("constraint", folded(written[name]), qualified(written, at), job_id)
     return None
 
 
@@ -66,9 +71,15 @@ def state_of(tx: Transaction, job: Job) -> JobState:
         return JobState(is_running=False, failure=f"{status}: {details}" if details else status)
     if job.kind == "index":
         invalid = tx.run(
-            "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relname = :name AND NOT i.indisvalid",
+            "SELECT 1 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+            "WHERE c.relname = :name AND i.indrelid = to_regclass(:table) AND NOT i.indisvalid",
             name=job.name,
+            table=job.table,
         )
     else:
-        invalid = tx.run("SELECT 1 FROM pg_constraint WHERE conname = :name AND NOT convalidated", name=job.name)
+        invalid = tx.run(
+            "SELECT 1 FROM pg_constraint WHERE conname = :name AND conrelid = to_regclass(:table) AND NOT convalidated",
+            name=job.name,
+            table=job.table,
+        )
     return JobState(is_running=False, failure=f"the {job.kind} {job.name} is not valid" if invalid else "")

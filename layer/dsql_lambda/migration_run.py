@@ -26,6 +26,7 @@ from .runner import run_in_transaction
 from .script import shape
 from .server_errors import DatabaseError, InterfaceError
 from .system import SYSTEM, System
+from .telemetry import Telemetry
 from .transaction import Transaction
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class MigrationRun:
         self._owner = os.urandom(8).hex()
         self._applied: list[str] = []
         self._waited_for = ""
+        self._telemetry = Telemetry(self.run)
 
     def run(self) -> list[str]:
         """Step by step until all is applied; the names of the migrations that were completed here."""
@@ -255,6 +257,7 @@ class MigrationRun:
             retry=RETRY,
             deadline_at=self._deadline_at if deadline_at is None else deadline_at,
             read_only=read_only,
+            telemetry=self._telemetry,
             system=self._system,
         )
 

@@ -81,6 +81,15 @@ def folded(token: str) -> str:
     return token[1:-1].replace('""', '"') if token.startswith('"') else token.lower()
 
 
+def qualified(written: list[str], at: int) -> str:
+    """The name that begins at a token, with its schema if it has one, as it was written; empty if there is none."""
+    name = "".join(written[at : at + 1])
+    while written[at + 1 : at + 2] == ["."] and at + 2 < len(written):
+        name += "." + written[at + 2]
+        at += 2
+    return name
+
+
 def _is_routine(words: list[str]) -> bool:
     begins = words[:4]
     if begins[1:3] == ["OR", "REPLACE"]:
