@@ -140,7 +140,7 @@ def test_schema_conflicts_and_lost_connections_are_retried(dsql, pool, folder, w
     dsql.conflict_next(2, "OC001", at="statement")
     dsql.cut("after-commit-sent", 5)
     dsql.cut("before-commit", 2)
-    apply_migrations(folder, source=pool)
+    assert apply_migrations(folder, source=pool) == ["0001_step.sql", "0002_step.sql"]
     assert dsql.faults_waiting == []
     assert state(dsql) == wanted
 
@@ -148,7 +148,7 @@ def test_schema_conflicts_and_lost_connections_are_retried(dsql, pool, folder, w
 def test_a_commit_that_was_lost_and_not_applied_is_sent_again(dsql, pool, folder, wanted):
     """The record or the catalog says that it was not."""
     dsql.cut("after-commit-sent", 5, applied=False)
-    apply_migrations(folder, source=pool)
+    assert apply_migrations(folder, source=pool) == ["0001_step.sql", "0002_step.sql"]
     assert dsql.faults_waiting == []
     assert state(dsql) == wanted
 
@@ -216,20 +216,31 @@ def test_a_run_that_was_killed_anywhere_is_completed_by_the_next(dsql, options, 
     assert state(dsql) == wanted
 
 
-def test_a_runner_that_was_taken_over_stops(dsql, pool, folder):
+def test_a_runner_that_was_taken_over_stops(dsql, options, pool, folder, wanted):
     """It finds that the row is not its own any more, and changes nothing."""
     others: list[list[str]] = []
 
     def say(text):
-        if "0001_step.sql:2" in text and not others:
+        if "waiting for the job" in text and not others:
             others.append(apply_migrations(folder, source=pool, lease_seconds=0))
 
-    dsql.execute("SELECT 1")
-    with Pool(pool.options) as slow:
-        write(folder, FIRST.replace("CREATE INDEX ASYNC", "/* slow */ CREATE INDEX ASYNC"))
-        applied = apply_migrations(folder, source=slow, say=say)
+    with Pool(options) as slow, pytest.raises(MigrationError, match=r"0001_step\.sql: another runner has taken it over"):
+        apply_migrations(folder, source=slow, say=say)
     assert others == [["0001_step.sql", "0002_step.sql"]]
-    assert applied == []
+    assert state(dsql) == wanted
+
+
+def test_a_statement_that_never_got_its_turn_is_named(dsql, pool, tmp_path):
+    """Conflicts on every attempt: nothing is applied, and the next run begins with it."""
+    write(tmp_path, "CREATE TABLE notes (id int PRIMARY KEY);\nINSERT INTO notes VALUES (1);")
+    apply_migrations(tmp_path, source=pool)
+    (tmp_path / "0002_step.sql").write_text("INSERT INTO notes /* dsql: conflict OC000 */ VALUES (2);")
+    with pytest.raises(MigrationError, match=r"0002_step\.sql:1: statement 1 of 1: each of 20 attempts met a conflict"):
+        apply_migrations(tmp_path, source=pool, system=System(sleep=lambda _: None))
+    assert dsql.execute(f"SELECT state, done FROM {TABLE} WHERE version = '0002'") == [["failed", "0"]]
+    (tmp_path / "0002_step.sql").write_text("INSERT INTO notes VALUES (2);")
+    assert apply_migrations(tmp_path, source=pool) == ["0002_step.sql"]
+    assert dsql.execute("SELECT id FROM notes ORDER BY id") == [["1"], ["2"]]
 
 
 def test_another_runner_s_row_is_waited_for_until_its_lease_ends(dsql, pool, folder, wanted):
@@ -338,7 +349,7 @@ def test_a_job_that_fails_stops_the_run(dsql, pool, tmp_path):
         apply_migrations(tmp_path, source=pool)
     assert str(failed.value).splitlines()[0] == (
         f"{tmp_path / '0001_step.sql'}:3: statement 3 of 3: its job failed: failed: found duplicate key(s) while validating "
-        "index uniqueness; its rows are what it does not allow: correct them, DROP INDEX notes_text"
+        "index uniqueness; correct the rows, and DROP INDEX notes_text"
     )
     assert "index public.notes_text: is not valid" in check_migrations(tmp_path, source=pool)
     dsql.execute("DROP INDEX notes_text; DELETE FROM notes WHERE id = 2")

@@ -63,7 +63,6 @@ class MigrationRun:
         self._system = system
         self._deadline_at = deadline_after(timeout, now=system.monotonic)
         self._owner = os.urandom(8).hex()
-        self._applied: list[str] = []
         self._waited_for = ""
         self._telemetry = Telemetry(self.run)
 
@@ -75,7 +74,8 @@ class MigrationRun:
             try:
                 step = self._advance()
                 if step is None:
-                    return self._applied
+                    records = self._read(migration_records.read_records)
+                    return [each.name for each in records.values() if each.owner == self._owner]
                 if step.kind is Kind.WAIT:
                     self._wait(step)
                 elif step.kind in {Kind.DDL, Kind.RESUME}:
@@ -124,8 +124,8 @@ class MigrationRun:
 
         try:
             step = self._transaction(advance)
-        except DatabaseError as error:
-            if error.sqlstate == "23505" and error.constraint_name == f"{TABLE}_pkey":
+        except (DatabaseError, OCCRetryExhausted, DeadlineExceeded) as error:
+            if isinstance(error, DatabaseError) and error.constraint_name == f"{TABLE}_pkey":
                 return self._advance()  # another runner was faster
             if not steps or steps[0].kind is not Kind.DATA:
                 raise
@@ -185,8 +185,7 @@ class MigrationRun:
             self._system.sleep(min(delay, self._lease_seconds / 4))
             delay = min(delay * 1.5, _LONGEST_POLL_SECONDS)
         if state.failure:
-            what = f"DROP INDEX {job.name}" if job.kind == "index" else f"ALTER TABLE … DROP CONSTRAINT {job.name}"
-            remedy = f"its rows are what it does not allow: correct them, {what}" if job.kind == "index" else "correct the rows"
+            remedy = f"correct the rows, and DROP INDEX {job.name}" if job.kind == "index" else "correct the rows"
             self._fail(step, MigrationError(f"its job failed: {state.failure}; {remedy}"))
 
     def _wait(self, step: Step) -> None:
@@ -213,10 +212,8 @@ class MigrationRun:
             migration_records.record_applied(tx, step, owner=self._owner, catalog=kept)
 
     def _done(self, step: Step, seconds: float) -> None:
-        count = len(step.migration.statements)
-        self._say(f"{step.migration.place(step.number)}: statement {step.number} of {count} applied in {seconds * 1000:.0f} ms")
-        if step.number == count:
-            self._applied.append(step.migration.name)
+        of = f"statement {step.number} of {len(step.migration.statements)}"
+        self._say(f"{step.migration.place(step.number)}: {of} applied in {seconds * 1000:.0f} ms")
 
     def _fail(self, step: Step, error: Exception) -> NoReturn:
         """Write down that the statement was refused, so that the next run begins with it, and raise."""
