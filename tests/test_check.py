@@ -1,15 +1,12 @@
 """`dsql_lambda.check`: which texts it finds, and what it has the cluster say of them."""
 
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from dsql_lambda.check import SqlError, Unchecked, find_sql
-from dsql_local import LocalDsql
-
-ROOT = Path(__file__).parents[1]
 
 HANDLER = '''
 import subprocess
@@ -189,29 +186,10 @@ def test_in_a_pytest_run(project):
         "@pytest.fixture(scope='session')\ndef dsql_schema():\n    return 'CREATE TABLE accounts (id int PRIMARY KEY)'\n\n"
         "@pytest.mark.parametrize('sql', find_sql('app.py'), ids=str)\ndef test_sql(dsql, sql):\n    sql.check()\n"
     )
-    command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        command, cwd=project, capture_output=True, text=True, check=False, env={"PYTHONPATH": ":".join(sys.path)}
-    )
+    command = [sys.executable, "-m", "pytest", "-ra", "-p", "dsql_local.plugin", "-p", "no:cacheprovider"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DSQL_USER", "PYTEST_"))}
+    environment = {**kept, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
     assert "1 failed, 1 passed, 1 skipped" in done.stdout, done.stdout + done.stderr
     assert 'app.py:3: column "no" does not exist (SQLSTATE 42703)' in done.stdout
     assert "app.py:4: the SQL given to run() is made at run time, so it is not checked" in done.stdout
-
-
-@pytest.fixture(scope="module")
-def with_migrations():
-    """A cluster with this project's schema."""
-    with LocalDsql() as dsql:
-        dsql.execute("CREATE ROLE transfer WITH LOGIN")
-        for path in sorted((ROOT / "migrations").glob("*.sql")):
-            dsql.execute(path.read_text())
-        yield dsql
-
-
-@pytest.mark.parametrize("sql", find_sql(ROOT / "src"), ids=lambda sql: str(sql.file.relative_to(ROOT)) + f":{sql.line}")
-def test_this_project_s_functions(with_migrations, monkeypatch, sql):
-    """What the functions that people copy send is what the migrations make."""
-    for name, value in with_migrations.environment.items():
-        monkeypatch.setenv(name, value)
-    assert sql.is_literal
-    sql.check()

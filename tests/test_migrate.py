@@ -1,9 +1,9 @@
 """Migrations: each statement once, whoever runs them, however many at once, and wherever one of them ends."""
 
+import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +14,6 @@ from dsql_lambda.script import split
 from dsql_lambda.system import System
 from dsql_local import LocalDsql
 from dsql_local.api.admin_session import SqlError
-
-ROOT = Path(__file__).parents[1]
 
 FIRST = """-- Notes, and who wrote them.
 CREATE TABLE notes (id int PRIMARY KEY, author text, text text DEFAULT 'a;b');
@@ -564,7 +562,7 @@ def test_what_is_not_known_is_not_advised_on():
 def command(dsql, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "dsql_lambda.migrate", *map(str, arguments)],
-        env={"PATH": "", "PYTHONPATH": ":".join(sys.path), **dsql.environment},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **dsql.environment},
         capture_output=True,
         text=True,
         check=False,
@@ -605,24 +603,3 @@ def test_a_failure_of_the_command_is_one_line(dsql, arguments, status, reason):
     assert done.returncode == status
     assert reason in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-
-
-# --- This repository's own ---
-
-
-def test_this_project_s_migrations_apply_twice(dsql, pool):
-    """As `make setup-database` and the deployment run them: on a cluster that has their tables already, too."""
-    dsql.execute("CREATE ROLE transfer WITH LOGIN")
-    applied = apply_migrations(ROOT / "migrations", source=pool)
-    assert applied == [each.name for each in sorted((ROOT / "migrations").glob("*.sql"))]
-    dsql.execute(f"DROP TABLE {TABLE}")
-    assert apply_migrations(ROOT / "migrations", source=pool) == applied
-    assert check_migrations(ROOT / "migrations", source=pool) == []
-    dsql.execute("REVOKE ALL ON accounts FROM transfer; DROP ROLE transfer")
-
-
-def test_aws_s_linter_finds_nothing_in_them():
-    """dsql-lint, which `make lint` runs too."""
-    linter = Path(sys.executable).parent / "dsql-lint"
-    done = subprocess.run([linter, *sorted((ROOT / "migrations").glob("*.sql"))], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "All statements compatible with DSQL.\n"), done.stdout
