@@ -114,7 +114,7 @@ bench: $(READY_BENCH) ## measure everything against what users would pick instea
 
 soak: $(READY) ## a bank with keys while faults rain, ten minutes (SOAK_SECONDS=), and 10,000 durable steps with kills
 	@"$(PYTHON)" -m tests.bank --seconds '$(SOAK_SECONDS)'
-	@exec env DURABLE_STEPS=10000 "$(PYTHON)" -m pytest -q -s -k campaign tests/test_durable.py
+	@"$(PYTHON)" -m tests.durable_steps --count 10000
 
 interruptions: $(READY) ## raise an exception at every bytecode of every path, two hours (PATHS=)
 	@exec "$(PYTHON)" -m tests.interruptions $(PATHS)

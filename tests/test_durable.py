@@ -1,75 +1,35 @@
 """`durable_transaction`, and the durable order: killed at every checkpoint and at every message of COMMIT, applied once.
 
-`DURABLE_STEPS` says how many steps the campaign has. The SDK lives in `.venv/durable`, which `make test` fills.
+`DURABLE_STEPS` says how many steps the campaign has. `make test` fetches the SDK.
 """
 
 import gc
 import importlib.util
-import json
 import logging
 import os
-import random
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.campaigns import figures_of
+from tests.durable_runner import AFTER, BEFORE, IS_THERE, run
 
-ROOT = Path(__file__).parents[1]
-SDK = os.environ.get("DURABLE_SDK", str(Path(sys.prefix) / "durable"))
-if SDK not in sys.path:
-    sys.path.append(SDK)
-if importlib.util.find_spec("aws_durable_execution_sdk_python_testing") is None:
+if not IS_THERE:
     pytest.skip("the SDK of durable functions is not there: `make test` fetches it", allow_module_level=True)
 
-from aws_durable_execution_sdk_python import durable_execution  # noqa: E402
-from aws_durable_execution_sdk_python.exceptions import CheckpointError  # noqa: E402
-from aws_durable_execution_sdk_python_testing import DurableFunctionTestRunner  # noqa: E402
+from aws_durable_execution_sdk_python import durable_execution
 
-from dsql_lambda import Pool, TransactionError, durable_transaction, with_dsql_transaction  # noqa: E402
+from dsql_lambda import TransactionError, durable_transaction, with_dsql_transaction
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # its runner leaves event loops behind
 
-STEPS = int(os.environ.get("DURABLE_STEPS", "1000"))
-STEPS_AN_EXECUTION = 50
+ROOT = Path(__file__).parents[1]
+STEPS = int(os.environ.get("DURABLE_STEPS", "10000"))
 CUTS = [
     *(("at-parse", "at-bind", "at-describe", "at-execute", "at-sync")),
     *(("before-first-flight", "before-commit", "after-commit-sent", "after-commit-sent applied=no", "mid-reply", "after-reply")),
 ]
-
-
-class Service:
-    """The service of checkpoints, with the runs of a function that die at one of them: before it was recorded, or just after."""
-
-    def __init__(self, inner):
-        self.inner = inner
-        self.count = 0
-        self.kills: dict[int, str] = {}
-
-    def get_execution_state(self, *args, **keywords):
-        return self.inner.get_execution_state(*args, **keywords)
-
-    def checkpoint(self, *args, **keywords):
-        self.count += 1
-        dies = self.kills.pop(self.count, "")
-        if dies == "before":
-            raise CheckpointError("killed")
-        answer = self.inner.checkpoint(*args, **keywords)
-        if dies:
-            raise CheckpointError("killed")
-        return answer
-
-
-def run(handler, event, kills=None, seconds=60):
-    """Execute a durable handler to its end: its status, its result, and the number of checkpoints."""
-    with DurableFunctionTestRunner(handler=handler, poll_interval=0.005) as runner:
-        runner._executor.RETRY_BACKOFF_SECONDS = 0
-        runner._executor.MAX_CONSECUTIVE_FAILED_ATTEMPTS = 10**6
-        service = runner._invoker.service_client = Service(runner._service_client)
-        service.kills.update(kills or {})
-        done = runner.run(input=json.dumps(event), execution_timeout=seconds)
-    return done.status.value, json.loads(done.result) if done.result else done.error, service.count
 
 
 @pytest.fixture(autouse=True)
@@ -190,50 +150,10 @@ def test_an_sdk_that_does_not_name_the_operation_is_refused():
         durable_transaction(context, lambda tx: 1)
 
 
-def test_a_campaign_of_steps_with_kills_and_cuts_loses_and_doubles_none(dsql, options):
-    """By seed: a kill in every fifth checkpoint, a fault in every fourth run of a step."""
-    seed = random.Random(12)
-    dsql.execute(
-        "DROP TABLE IF EXISTS done; CREATE TABLE done (execution int, step int, runs int, PRIMARY KEY (execution, step))"
-    )
-    faults: list[Any] = [
-        lambda: dsql.cut("after-commit-sent"),
-        lambda: dsql.cut("after-commit-sent", applied=False),
-        lambda: dsql.cut("before-commit"),
-        lambda: dsql.cut("mid-reply"),
-        lambda: dsql.cut("after-reply"),
-        dsql.conflict_next,
-        lambda: dsql.unavailable(applied=seed.random() < 0.5),
-    ]
-    injected = killed = 0
-    with Pool(options) as pool:
-
-        @durable_execution
-        def handler(event, context):
-            def step(number):
-                def add(tx):
-                    nonlocal injected
-                    if tx.attempt == 1 and seed.random() < 0.25:
-                        injected += 1
-                        seed.choice(faults)()
-                    tx.defer("UPDATE done SET runs = runs + 1 WHERE execution = :e AND step = :s", e=event["execution"], s=number)
-                    return number
-
-                return add
-
-            for number in range(STEPS_AN_EXECUTION):
-                assert durable_transaction(context, step(number), name=f"step {number}", source=pool) == number
-            return "done"
-
-        for execution in range(STEPS // STEPS_AN_EXECUTION):
-            kills = {n: seed.choice(["before", "after"]) for n in range(1, 4 * STEPS_AN_EXECUTION) if seed.random() < 0.2}
-            dsql.clear_faults()
-            dsql.execute(f"INSERT INTO done SELECT {execution}, n, 0 FROM generate_series(0, {STEPS_AN_EXECUTION - 1}) AS n")
-            status, result, checkpoints = run(handler, {"execution": execution}, kills, seconds=600)
-            killed += sum(number <= checkpoints for number in kills)
-            assert (status, result) == ("SUCCEEDED", "done"), result
-    dsql.clear_faults()
-    count = STEPS // STEPS_AN_EXECUTION * STEPS_AN_EXECUTION
-    ((lost, doubled),) = dsql.execute("SELECT count(*) FILTER (WHERE runs = 0), count(*) FILTER (WHERE runs > 1) FROM done")
-    print(f"durable steps: {count}, kills {killed}, faults {injected}, lost {lost}, doubled {doubled}")
-    assert (lost, doubled) == ("0", "0")
+def test_a_campaign_of_steps_with_kills_and_cuts_loses_and_doubles_none():
+    """Ten thousand, by two processes; every fourth checkpoint kills, every fourth step meets a fault. `make soak`: every one."""
+    found = figures_of(*(f"tests.durable_steps --count {STEPS // 2} --every 4 --first {first}" for first in (0, 5_000)))
+    print(*found, sep="\n")
+    assert sum(each["steps"] for each in found) == STEPS
+    assert [(each["lost"], each["doubled"]) for each in found] == [(0, 0)] * 2
+    assert all(each["kinds"][f"killed {when} its checkpoint"] > 0 for each in found for when in (BEFORE, AFTER))
