@@ -195,6 +195,8 @@ class Worker:
         self._has_struck = False
         is_short = self._trouble in {"overrun", "frozen"}
         context = LambdaContext(timeout=_SHORT_DEADLINE_SECONDS if is_short else _DEADLINE_SECONDS)
+        old = cache.source_for(None)._place.session
+        flights = old.flights if old is not None and old.opened_at < jumped_at else -1
         answer: Any = None
         error = ""
         try:
@@ -214,6 +216,8 @@ class Worker:
         self._trouble = ""
         if met:
             self._meet(met)
+        if old is not None and flights not in {-1, old.flights}:
+            self._write(fault="a connection of before the thaw was used after it")
         self._check(met, is_answered=not error, jumped_at=jumped_at)
         if error:
             self._write(key=event["key"], error=error)
@@ -232,8 +236,6 @@ class Worker:
             return
         if met in {"overrun", "frozen"} and not session.is_clean:
             self._write(fault=f"an invocation that was {met} left its connection in the state {session.transaction_status!r}")
-        if is_answered and session.opened_at < jumped_at:
-            self._write(fault="a connection of before the thaw was used after it")
         if is_answered and kept is not None and kept[0].signed_at < jumped_at - THAW_SECONDS / 2:
             self._write(fault="a token of before the thaw was used after it")
 
