@@ -101,7 +101,8 @@ test-in-image: $(READY) ## run the core's tests in Lambda's image of RUNTIME, su
 LAYER := $(CURDIR)/.aws-sam/test-layer
 # They read the sources, start programs with a path of their own, or take minutes.
 NOT_ON_LAYER := tests/test_benchmarks.py tests/test_docs.py tests/test_examples.py tests/test_typing.py \
-	tests/test_alarms.py tests/test_bank.py tests/test_cuts.py tests/test_durable.py tests/test_hostile_server.py tests/test_interruptions.py
+	tests/test_alarms.py tests/test_bank.py tests/test_contention.py tests/test_cuts.py tests/test_durable.py \
+	tests/test_hostile_server.py tests/test_interruptions.py
 
 test-layer: $(READY) ## run the core's tests on the layer as it is built, with its lean pg8000 (ARGS=)
 	@rm -rf $(LAYER)
@@ -112,8 +113,9 @@ test-layer: $(READY) ## run the core's tests on the layer as it is built, with i
 bench: $(READY_BENCH) ## measure everything against what users would pick instead, into docs/benchmarks.md (at most 15 minutes)
 	@exec "$(PYTHON)" -m benchmarks
 
-soak: $(READY) ## a bank with keys while faults rain, ten minutes (SOAK_SECONDS=), and 10,000 durable steps with kills
+soak: $(READY) ## a bank with keys while faults rain, ten minutes (SOAK_SECONDS=), contention, and 10,000 durable steps with kills
 	@"$(PYTHON)" -m tests.bank --seconds '$(SOAK_SECONDS)'
+	@"$(PYTHON)" -m tests.contention
 	@"$(PYTHON)" -m tests.durable_steps --count 10000
 
 interruptions: $(READY) ## raise an exception at every bytecode of every path, two hours (PATHS=)
@@ -128,7 +130,7 @@ hostile: $(READY) ## converse with a server that breaks the protocol (COUNT=5000
 cuts: $(READY) ## cut links at random bytes of every phase (COUNT=2400)
 	@exec "$(PYTHON)" -m tests.cuts $(if $(COUNT),--count $(COUNT))
 
-reliability: $(READY) ## all four, two processes each, and their figures into docs/reliability.md (two hours; goes on where it was ended)
+reliability: $(READY) ## all of them, and their figures into docs/reliability.md (hours; goes on where it was ended)
 	@exec "$(PYTHON)" -m tests.reliability --keep .reliability
 
 lint: $(READY) ## ruff, its formatter; AWS's dsql-lint on the migrations

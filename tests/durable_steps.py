@@ -80,11 +80,12 @@ def execution(pool: Pool, number: int, every: int) -> Counter[str]:
 def campaign(dsql: LocalDsql, steps: int, every: int, first: int) -> dict[str, Any]:
     """So many steps, rounded up to whole executions: the figures."""
     last = first - 1 - -steps // STEPS_AN_EXECUTION
-    dsql.execute(f"""
-        CREATE TABLE done (execution int, step int, runs int, PRIMARY KEY (execution, step));
-        INSERT INTO done SELECT e, s, 0
-            FROM generate_series({first}, {last}) AS e, generate_series(0, {STEPS_AN_EXECUTION - 1}) AS s;
-        {RECEIPTS.create_table()}""")
+    dsql.execute(
+        f"CREATE TABLE done (execution int, step int, runs int, PRIMARY KEY (execution, step)); {RECEIPTS.create_table()}"
+    )
+    for begin in range(first, last + 1, 100):  # a transaction modifies 3,000 rows at the most
+        numbers = f"generate_series({begin}, {min(begin + 99, last)}) AS e, generate_series(0, {STEPS_AN_EXECUTION - 1}) AS s"
+        dsql.execute(f"INSERT INTO done SELECT e, s, 0 FROM {numbers}")
     environ = dsql.environment
     credentials = Credentials(access_key=environ["AWS_ACCESS_KEY_ID"], secret_key=environ["AWS_SECRET_ACCESS_KEY"])
     options = ConnectOptions.from_env(environ, credentials=credentials)
@@ -93,7 +94,12 @@ def campaign(dsql: LocalDsql, steps: int, every: int, first: int) -> dict[str, A
     ((done, lost, doubled),) = dsql.execute(
         "SELECT count(*), count(*) FILTER (WHERE runs = 0), count(*) FILTER (WHERE runs > 1) FROM done"
     )
-    figures = {"steps": int(done or 0), "lost": int(lost or 0), "doubled": int(doubled or 0)}
+    figures = {
+        "steps": int(done or 0),
+        "steps_an_execution": STEPS_AN_EXECUTION,
+        "lost": int(lost or 0),
+        "doubled": int(doubled or 0),
+    }
     return {"campaign": "durable steps", **figures, "kinds": met}
 
 

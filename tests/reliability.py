@@ -10,7 +10,6 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,8 @@ from tests.promises import (
     SWALLOWED,
     TOKEN,
 )
+from tests.soak_page import bank_chapter, contention_chapter, durable_chapter
+from tests.tables import table
 
 PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
 KINDS = {
@@ -142,6 +143,12 @@ variable of any frame of a traceback, a value without COMMIT's tag, another stat
 after the limit of {limit:g} s. The longest ended {longest:.0f} ms after its limit; the client's memory grew by {memory:.0f} MiB.
 
 {endings}
+
+{bank}
+
+{contention}
+
+{durable}
 """
 
 
@@ -151,6 +158,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=PAGE)
     parser.add_argument("--share", type=int, default=1, help="only one of so many runs, for a look at the page")
     parser.add_argument("--keep", type=Path, help="a folder for figures, so that a run that was ended goes on from there")
+    parser.add_argument("--soak", action="store_true", help="only the bank, contention and durable steps, and no page")
     arguments = parser.parse_args()
     share = arguments.share
     begun = time.monotonic()
@@ -172,7 +180,15 @@ def main() -> None:
     def counted(name: str, count: int) -> list[dict[str, Any]]:
         return kept(name, *(f"{name} --count {count // 2 // share} --seed {seed}" for seed in (11, 12)))
 
-    found = {
+    soak = {
+        "bank": [f"bank --seconds {600 // share} --transfers {100_000 // share} --seed 31"],
+        "contention": [f"contention --handlers {max(200 // share, 5)}"],
+        "durable": [f"durable_steps --count {5_000 // share} --first {first}" for first in (0, 5_000)],
+    }
+    found = {name: kept(name, *commands) for name, commands in soak.items()}
+    if arguments.soak:
+        return
+    found |= {
         "alarms": counted("alarms", 20_000),
         "cuts": counted("cuts", 2_400),
         "hostile": counted("hostile", 10_000),
@@ -220,6 +236,9 @@ def page(found: dict[str, list[dict[str, Any]]]) -> str:
         longest=1000 * max(each["longest_seconds"] for each in hostile),
         memory=max(each["more_memory_mib"] for each in hostile),
         endings=table(("ended as", "conversations"), [(name, f"{number:,}") for name, number in endings.most_common()]),
+        bank=bank_chapter(found["bank"]),
+        contention=contention_chapter(found["contention"]),
+        durable=durable_chapter(found["durable"]),
     )
 
 
@@ -233,14 +252,6 @@ def row(name: str, figures: list[dict[str, Any]]) -> tuple[str, ...]:
     numbers = [sum(each[key] for each in figures) for key in ("runs", "interrupted", "unknown", "applied")]
     faults = sum((Counter(each["faults"]) for each in figures), Counter[str]())
     return name, *(f"{number:,}" for number in [*numbers, *(faults[kind] for kind in KINDS)])
-
-
-def table(names: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """As Markdown; columns of numbers stand at the right."""
-    lines = [list(each) for each in rows]
-    is_number = [all(each[index].replace(",", "").isdigit() for each in lines) for index, _ in enumerate(lines[0])]
-    found = [list(names), ["---:" if each else "---" for each in is_number], *lines]
-    return "\n".join(f"| {' | '.join(each)} |" for each in found)
 
 
 if __name__ == "__main__":
