@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help invoke build deploy setup-database deploy-check test test-layer test-in-image bench soak interruptions alarms hostile \
-	cuts reliability lint types validate check pins clean
+	cuts reliability lint types validate check pins audit clean
 MAKEFLAGS += --no-print-directory
 
 # make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>  RUNTIME=<python3.x>
@@ -146,12 +146,18 @@ validate: $(READY) ## sam validate --lint
 
 check: lint types validate test ## all of the above
 
-pins: $(READY) ## resolve the layer's requirements anew
+PINNED := layer/requirements layer/requirements-without-powertools src/durable_order/requirements
+
+pins: $(READY) ## resolve the layer's and the functions' requirements anew
 	@"$(PYTHON)" -m pip install --quiet pip-tools
-	@cd layer && for form in requirements requirements-without-powertools; do \
+	@for form in $(PINNED); do cd $(CURDIR)/$${form%/*} && \
 		CUSTOM_COMPILE_COMMAND="make pins" "$(PYTHON)" -m piptools compile --quiet --upgrade --generate-hashes --strip-extras \
-			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $$form.txt $$form.in; \
+			--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file $${form##*/}.txt $${form##*/}.in; \
 	done
+
+audit: $(READY) ## look the pinned packages and those of the local DSQL up in PyPI's advisories, or OSV's
+	@"$(PYTHON)" -m pip install --quiet pip-audit
+	@exec "$(PYTHON)" .ci/audit $(PINNED:=.txt)
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) .reliability .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis

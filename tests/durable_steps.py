@@ -20,7 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.durable_runner import AFTER, BEFORE, run
+from tests.durable_runner import AFTER, BEFORE, IS_THERE, run
 
 from dsql_lambda import ConnectOptions, Pool, Transaction, durable_transaction
 from dsql_lambda.credentials import Credentials
@@ -110,6 +110,8 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="only every so many steps and checkpoints meet a fault (default: 1)")
     parser.add_argument("--first", type=int, default=0, help="the number of the first execution: which ones meet what goes by it")
     given = parser.parse_args()
+    if not IS_THERE:
+        parser.error("the SDK of durable functions is not there: `make test` fetches it into .venv/durable")
     logging.disable(logging.CRITICAL)  # the SDK logs each kill
     begun_at = time.monotonic()
     with LocalDsql() as dsql:
