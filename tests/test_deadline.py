@@ -10,7 +10,7 @@ import pytest
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, AppSyncResolver
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
-from dsql_lambda import DeadlineExceeded, Pool, TransactionError, run_transaction, with_dsql_transaction
+from dsql_lambda import DeadlineExceeded, Idempotency, Pool, TransactionError, run_transaction, with_dsql_transaction
 from dsql_lambda.claim import published_at
 from dsql_lambda.lambda_runtime import deadline_after, remaining_ms
 from dsql_lambda.system import NEVER
@@ -184,3 +184,37 @@ def test_below_zero_nothing_begins(dsql, options):
     assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["100"]]
     handler({}, LambdaContext())
     assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["101"]]
+
+
+class RunsOn(LocalContext):
+    """Its remaining time falls below 0, as on Managed Instances."""
+
+    def get_remaining_time_in_millis(self):
+        return int((self._ends_at - self.clock()) * 1000)
+
+
+@pytest.mark.parametrize("lookup", ["first", "ride"])
+def test_of_two_attempts_that_are_alive_at_once_one_is_applied(dsql, options, lookup):
+    """The first runs on below 0 while the next one of its event begins and ends: it commits nothing, also when it goes on."""
+    keyed = Idempotency(key="id", lookup=lookup)
+    dsql.execute(keyed.create_table())
+    answers = []
+    with Pool(options) as pool, ThreadPoolExecutor(1) as elsewhere:
+
+        @with_dsql_transaction(source=pool, idempotency=keyed)
+        def handler(event, context, tx):
+            tx.defer(ADD)
+            if isinstance(context, RunsOn):
+                while context.get_remaining_time_in_millis() >= 0:
+                    pass
+                answers.append(elsewhere.submit(handler, event, LambdaContext()).result())
+                assert context.get_remaining_time_in_millis() < 0
+                return "first"
+            return "second"
+
+        with pytest.raises(DeadlineExceeded):
+            handler({"id": "a"}, RunsOn(timeout=0.2))
+        answers.append(handler({"id": "a"}, LambdaContext()))
+    assert answers == ["second", "second"]
+    assert dsql.execute("SELECT balance FROM accounts WHERE id = 1") == [["101"]]
+    dsql.execute("DROP TABLE dsql_lambda_idempotency")
