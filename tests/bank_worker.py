@@ -40,9 +40,10 @@ MOST_DELIVERIES = 3
 _TROUBLES = {"alarm": 0.03, "overrun": 0.02, "frozen": 0.02}
 """With which chance a call meets what."""
 _FORKS = 0.01
+"""After which share of its deliveries a worker forks."""
 _DEADLINE_SECONDS = 30.0
 _SHORT_DEADLINE_SECONDS = 0.2
-_EVENTS_AN_ENVIRONMENT = 40
+_EVENTS_AN_ENVIRONMENT = 200
 _TOO_OLD = "54000"  # a transaction in which two hours passed
 
 
@@ -118,10 +119,9 @@ class Worker:
                 os.waitpid(self._fork("provisioned", range(begin, number)), 0)
             else:
                 number = begin
-                if self._dice.random() < _FORKS:
+                if self._deliver_mine(number) and self._dice.random() < _FORKS:
                     self._write(injected=["forked"])
-                    self._children.append(self._fork("forked", [number]))
-                self._deliver_mine(number)
+                    self._children.append(self._fork("forked", [number + 1]))
         for child in self._children:
             os.waitpid(child, 0)
         if kind == "on-demand":
@@ -174,9 +174,12 @@ class Worker:
 
     # A delivery.
 
-    def _deliver_mine(self, number: int) -> None:
-        for _ in range(deliverers(self._seed, number, self._accounts).count(self._number)):
+    def _deliver_mine(self, number: int) -> bool:
+        """Deliver an event as often as one is to. Was that at all?"""
+        times = deliverers(self._seed, number, self._accounts).count(self._number)
+        for _ in range(times):
             self._deliver(number)
+        return times > 0
 
     def _deliver(self, number: int, *, tries: int = MOST_TRIES) -> None:
         """A failed delivery is repeated, as Lambda does."""

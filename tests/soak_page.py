@@ -42,7 +42,9 @@ be conserved, each key be applied once, each answer be what is stored for its ke
 
 {kinds}
 
-*Survived*: a worker gave an answer afterwards. Of {killed} the process was killed before it could.
+*Survived*: of what a process met, this process gave an answer afterwards; of what struck links and the server, every worker ended
+with an answer. In {killed} cases the process was killed before it could answer. Deliveries that failed, and were repeated:
+{errors}.
 """
 
 CONTENTION = """## Contention
@@ -78,6 +80,7 @@ def bank_chapter(figures: list[dict[str, Any]]) -> str:
         for kind, (met, answered) in each["kinds"].items():
             injected[kind] += met
             survived[kind] += answered
+    errors = sum((Counter(each["errors"]) for each in figures), Counter[str]())
     names = [*BANK_KINDS, *(kind for kind in injected if kind not in BANK_KINDS)]
     rows = [(kind, injected[kind], survived[kind], BANK_KINDS.get(kind, "")) for kind in names if injected[kind]]
     rows.append(("**all**", injected.total(), survived.total(), ""))
@@ -89,6 +92,7 @@ def bank_chapter(figures: list[dict[str, Any]]) -> str:
             [_bank_row(f"{accounts:,}", each) for accounts, each in banks.items()] + [_bank_row("**both**", figures)],
         ),
         kinds=table(("fault", "injected", "survived", "what it is"), [(a, f"{b:,}", f"{c:,}", d) for a, b, c, d in rows]),
+        errors=", ".join(f"{name} {count:,}" for name, count in errors.most_common()) or "none",
         killed=f"{injected.total() - survived.total():,}",
     ).rstrip()
 
