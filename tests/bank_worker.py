@@ -24,7 +24,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
-import snapshot_restore_py
+from awslambdaric.lambda_runtime_hooks_runner import run_after_restore, run_before_snapshot
 from tests.bank_crew import PROVISIONED, SNAP_START, WORKERS
 from tests.bank_rain import THAW_SECONDS
 from tests.shared_clock import SharedClock
@@ -128,10 +128,9 @@ class Worker:
             self._deliver(number + 1, tries=100)
 
     def _prepare_snapshot(self, number: int) -> None:
-        """Be warm, and then run what the layer has registered, as Lambda's runtime does before it takes a snapshot."""
+        """Be warm, and then let Lambda's own runtime run what the layer has registered, as before it takes a snapshot."""
         self._deliver(number, tries=100)
-        for function, arguments, keywords in snapshot_restore_py.get_before_snapshot():
-            function(*arguments, **keywords)
+        run_before_snapshot()
         if any(not each._session.is_closed for each in open_connections):
             self._write(fault="a connection is open in the snapshot")
 
@@ -146,12 +145,20 @@ class Worker:
             self._pending = []
             self._environment(kind, list(numbers))
             code = 0
+        except BaseException as error:
+            self._write(fault=f"{kind}: {error!r}")
         finally:
             os._exit(code)
 
     def _environment(self, kind: str, numbers: list[int]) -> None:
         if kind == "provisioned":
-            cached_connection()
+            while True:
+                try:
+                    cached_connection()
+                    break
+                except DsqlError:  # Lambda repeats an init that failed
+                    if time.time() > self._until:
+                        return
             now = self._clock.jumped_at
             while self._clock.jumped_at == now:
                 if time.time() > self._until:
@@ -159,8 +166,7 @@ class Worker:
                 time.sleep(0.01)
             self._seen_jump = self._clock.jumped_at
         elif kind == "restored":
-            for function, arguments, keywords in snapshot_restore_py.get_after_restore():
-                function(*arguments, **keywords)
+            run_after_restore()
         if kind != "forked":
             self._write(injected=[kind])
         self._pending.append(kind)

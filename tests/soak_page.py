@@ -34,9 +34,10 @@ BANK_KINDS = {
 BANK = """## The bank
 
 `make soak`. 16 processes transfer money between {many:,} accounts, then between {few}. Each transfer has an idempotency key and
-is delivered one to three times, to one process or to several at once; a failed delivery is repeated, as Lambda does. Money must
-be conserved, each key be applied once, each answer be what is stored for its key, and no update be lost from the history
-(`tests/history.py`). A minute of it is in every run of the suite: `tests/test_bank.py`.
+is delivered one to three times, to one process or to several at once, and again to some that were forked or restored; a failed
+delivery is repeated, as Lambda does. Money must be conserved, each key be applied once, each answer be what is stored for its
+key, and no update be lost from the history (`tests/history.py`). A minute of it is in every run of the suite:
+`tests/test_bank.py`.
 
 {banks}
 
