@@ -1,4 +1,4 @@
-"""Many processes and few rows, on the local DSQL: `python -m tests.contention --handlers 200`.
+"""Many processes and few rows, on the local DSQL: `python -m tests.contention --handlers 100`.
 
     tpc-b     an account's balance is read; account, teller and branch are updated, and a row of history inserted: 4 branches, 40
               tellers, 2,000 accounts
@@ -201,7 +201,7 @@ def figures_of(
 def main() -> int:
     """The figures of each round as a line of JSON."""
     parser = argparse.ArgumentParser(prog="python -m tests.contention", description="Many handlers, few rows.")
-    parser.add_argument("--handlers", type=int, default=200, help="of each worker in each round (default: 200)")
+    parser.add_argument("--handlers", type=int, default=100, help="of each worker in each round (default: 100)")
     parser.add_argument("--workers", type=int, default=16, help="processes (default: 16)")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -181,8 +181,8 @@ def main() -> None:
         return kept(name, *(f"{name} --count {count // 2 // share} --seed {seed}" for seed in (11, 12)))
 
     soak = {
-        "bank": [f"bank --seconds {600 // share} --transfers {100_000 // share} --seed 31"],
-        "contention": [f"contention --handlers {max(200 // share, 5)}"],
+        "bank": [f"bank --seconds {max(120 // share, 4)} --transfers {100_000 // share} --seed 31"],
+        "contention": [f"contention --handlers {max(100 // share, 5)}"],
         "durable": [f"durable_steps --count {5_000 // share} --first {first}" for first in (0, 5_000)],
     }
     found = {name: kept(name, *commands) for name, commands in soak.items()}
