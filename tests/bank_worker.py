@@ -106,10 +106,11 @@ class Worker:
     def work(self, kind: str, first: int, until: float) -> None:
         """Deliver one's events until the time is over, and one more that shows that the last fault was survived."""
         self._until = until
+        campaign = os.getppid()
         if kind == SNAP_START:
             self._prepare_snapshot(first + 1)
         number = first
-        while time.time() < until:
+        while time.time() < until and os.getppid() == campaign:  # whose end is everybody's
             begin, number = number + 1, number + _EVENTS_AN_ENVIRONMENT
             if kind == SNAP_START:
                 pair = [self._fork("restored", range(begin + each, number, 2)) for each in (0, 1)]
