@@ -6,6 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help invoke build deploy setup-database deploy-check test test-layer test-in-image bench soak interruptions alarms hostile \
 	cuts reliability lint types validate check pins audit clean
+	cuts reliability docs dist lint types validate check pins clean
 MAKEFLAGS += --no-print-directory
 
 # make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>  RUNTIME=<python3.x>
@@ -27,11 +28,14 @@ COUNT ?=
 
 VENV := .venv
 PYTHON := $(CURDIR)/$(VENV)/bin/python
-# What is installed so far: what `make invoke` needs on either way, what the tests and checks need, what the benchmarks need.
+# What is installed so far: what `make invoke` needs on either way, what the tests and checks need, what the benchmarks,
+# the site and the distributions need.
 READY_RIE := $(VENV)/.ready-rie
 READY_SAM := $(VENV)/.ready-sam
 READY := $(VENV)/.ready
 READY_BENCH := $(VENV)/.ready-bench
+READY_DOCS := $(VENV)/.ready-docs
+READY_DIST := $(VENV)/.ready-dist
 unexport PYTHONPATH PYTHONHOME
 export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -134,6 +138,13 @@ reliability: $(READY) ## all of them, and their figures into docs/reliability.md
 	@exec "$(PYTHON)" -m tests.reliability --keep .reliability
 
 lint: $(READY) ## ruff, its formatter; AWS's dsql-lint on the migrations
+docs: $(READY_DOCS) ## build the documentation's site into .site; warnings are errors
+	@exec env NO_MKDOCS_2_WARNING=1 "$(PYTHON)" -m mkdocs build --strict
+
+dist: $(READY_DIST) ## build the wheels and source distributions into dist/, and test them where no source is
+	@exec .ci/dist
+
+lint: $(READY) ## ruff, its formatter
 	@"$(PYTHON)" -m ruff check .
 	@"$(PYTHON)" -m ruff format --check .
 	@$(VENV)/bin/dsql-lint migrations/*.sql
@@ -160,7 +171,7 @@ audit: $(READY) ## look the pinned packages and those of the local DSQL up in Py
 	@exec "$(PYTHON)" .ci/audit $(PINNED:=.txt)
 
 clean: ## remove what these commands made
-	rm -rf $(VENV) .reliability .aws-sam .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .reliability .aws-sam .site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY_RIE): local/pyproject.toml $(VENV)/.made
 	@echo "==> installing the local DSQL and the Runtime Interface Emulator into $(VENV); the first time takes half a minute" >&2
@@ -212,6 +223,16 @@ $(VENV)/.ministack: tests/application/ministack.txt $(VENV)/.made
 $(READY_BENCH): $(READY)
 	@echo "==> installing the peers that the benchmarks measure" >&2
 	@$(PIP_INSTALL) -e '.[bench]' | $(SHOW_PACKAGES)
+	@touch $@
+
+$(READY_DOCS): pyproject.toml $(VENV)/.made
+	@echo "==> installing MkDocs into $(VENV)" >&2
+	@$(PIP_INSTALL) -e '.[docs]' | $(SHOW_PACKAGES)
+	@touch $@
+
+$(READY_DIST): pyproject.toml $(VENV)/.made
+	@echo "==> installing what builds distributions into $(VENV)" >&2
+	@$(PIP_INSTALL) -e '.[dist]' | $(SHOW_PACKAGES)
 	@touch $@
 
 $(VENV)/.made:
