@@ -107,6 +107,8 @@ LAYER := $(CURDIR)/.aws-sam/test-layer
 NOT_ON_LAYER := tests/test_benchmarks.py tests/test_docs.py tests/test_examples.py tests/test_typing.py \
 	tests/test_alarms.py tests/test_bank.py tests/test_contention.py tests/test_cuts.py tests/test_durable.py \
 	tests/test_hostile_server.py tests/test_interruptions.py
+	tests/test_comparison.py tests/test_release.py tests/test_site.py tests/test_troubleshooting.py \
+	tests/test_alarms.py tests/test_bank.py tests/test_cuts.py tests/test_durable.py tests/test_hostile_server.py tests/test_interruptions.py
 
 test-layer: $(READY) ## run the core's tests on the layer as it is built, with its lean pg8000 (ARGS=)
 	@rm -rf $(LAYER)
