@@ -27,7 +27,7 @@ def version_of(monkeypatch):
     setuptools = pytest.importorskip("setuptools", reason="make dist installs setuptools")
 
     def read(setup_py):
-        given = {}
+        given: dict[str, str] = {}
         monkeypatch.setattr(setuptools, "setup", given.update)
         runpy.run_path(str(setup_py))
         return given["version"]
