@@ -78,8 +78,11 @@ def errors() -> set[str]:
 ERRORS = errors()
 
 
-def texts(node: ast.AST, tree: ast.Module, inside: ast.AST) -> list[str]:
-    """What a message can be: text as it is, `…` for a value; both branches of a choice; what a function of the module returns."""
+def texts(node: ast.AST, tree: ast.Module, inside: ast.AST, seen: frozenset[str] = frozenset()) -> list[str]:
+    """What a message can be: text as it is, `…` for a value; both branches of a choice; what a function of the module returns.
+
+    `seen` are the names that were followed to come here.
+    """
     match node:
         case ast.Constant(value=str(text)):
             return [text]
@@ -87,22 +90,22 @@ def texts(node: ast.AST, tree: ast.Module, inside: ast.AST) -> list[str]:
             found = [""]
             for part in parts:
                 value = part.value if isinstance(part, ast.FormattedValue) else part
-                said = texts(value, tree, inside) if isinstance(value, ast.Name | ast.Constant) else []
+                said = texts(value, tree, inside, seen) if isinstance(value, ast.Name | ast.Constant) else []
                 found = [begun + more for begun in found for more in (said if len(said) == 1 else ["…"])]
             return [re.sub("…+", "…", each) for each in found]
         case ast.IfExp():
-            return texts(node.body, tree, inside) + texts(node.orelse, tree, inside)
-        case ast.Name(id=name):
+            return texts(node.body, tree, inside, seen) + texts(node.orelse, tree, inside, seen)
+        case ast.Name(id=name) if name not in seen:
             values = [
                 each.value
                 for each in ast.walk(inside)
                 if isinstance(each, ast.Assign) and any(isinstance(to, ast.Name) and to.id == name for to in each.targets)
             ]
-            return texts(values[0], tree, inside) if len(values) == 1 and not isinstance(values[0], ast.Name) else []
-        case ast.Call(func=ast.Name(id=name)):
+            return texts(values[0], tree, inside, seen | {name}) if len(values) == 1 else []
+        case ast.Call(func=ast.Name(id=name)) if name not in seen:
             functions = [each for each in tree.body if isinstance(each, ast.FunctionDef) and each.name == name]
             returned = [each.value for function in functions for each in ast.walk(function) if isinstance(each, ast.Return)]
-            return [text for value in returned if value for text in texts(value, tree, functions[0])]
+            return [text for value in returned if value for text in texts(value, tree, functions[0], seen | {name})]
     return []
 
 
