@@ -44,13 +44,11 @@ INNER = {
     "json_text.py": ("… is not JSON serializable",),  # json.dumps' own, a ResponseError
     "table.py": ("it must be yes or no",),  # the reason in `… cannot be …`
     "backend.py": ("PostgreSQL closed the connection",),  # ends the client's connection
-    "main.py": ("dsql_local: …", "unrecognized arguments"),  # before a message of another module, and argparse's own
-    "serve.py": ("dsql_local: …", "# Stop it", "# The local DSQL serves"),  # the same, and what is no error
-    "arguments.py": ("dsql_local invoke: …",),
-    "invoke.py": ("dsql_local invoke: …",),
-    "__init__.py": ("module … has no attribute",),  # Python's own
+    "main.py": ("unrecognized arguments",),  # argparse's own
+    "serve.py": ("# Stop it", "# The local DSQL serves"),  # no error
     "transaction.py": ("The statement: …",),  # a note that needs no explanation
 }
+NO_WORDS_OF_OURS = re.compile(r"module … has no attribute|dsql_local( [a-z-]+)?: …$")  # Python's own; and what only hands on
 BEGUN = {"parameters.py": "parameter …: "}  # what every message of a module begins with when it is raised
 
 
@@ -141,7 +139,8 @@ def messages() -> list[tuple[str, str, str]]:
             for text in said:
                 begun, line = BEGUN.get(path.name, ""), text.partition("\n")[0]
                 line = line if line.startswith(begun) else begun + line
-                if re.search(r"[a-z]{2}", line) and not line.startswith(INNER.get(path.name, ("\n",))):
+                is_inner = line.startswith(INNER.get(path.name, ("\n",))) or NO_WORDS_OF_OURS.match(line)
+                if re.search(r"[a-z]{2}", line) and not is_inner:
                     found.append((name, line, f"{path.relative_to(ROOT)}:{node.lineno}"))
     for path in (ROOT / "Makefile", ROOT / "layer" / "Makefile"):
         for text in re.findall(r'echo "(dsql-lambda: [^"]*)"|\|\| echo " *([^"]*)"', path.read_text()):
