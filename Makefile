@@ -5,8 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help invoke build deploy setup-database deploy-check test test-layer test-in-image bench soak interruptions alarms hostile \
-	cuts reliability lint types validate check pins audit clean
-	cuts reliability docs dist lint types validate check pins clean
+	cuts reliability docs dist lint types validate check pins audit clean
 MAKEFLAGS += --no-print-directory
 
 # make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>  RUNTIME=<python3.x>
@@ -105,10 +104,9 @@ test-in-image: $(READY) ## run the core's tests in Lambda's image of RUNTIME, su
 LAYER := $(CURDIR)/.aws-sam/test-layer
 # They read the sources, start programs with a path of their own, or take minutes.
 NOT_ON_LAYER := tests/test_benchmarks.py tests/test_docs.py tests/test_examples.py tests/test_typing.py \
+	tests/test_comparison.py tests/test_release.py tests/test_site.py tests/test_troubleshooting.py \
 	tests/test_alarms.py tests/test_bank.py tests/test_contention.py tests/test_cuts.py tests/test_durable.py \
 	tests/test_hostile_server.py tests/test_interruptions.py
-	tests/test_comparison.py tests/test_release.py tests/test_site.py tests/test_troubleshooting.py \
-	tests/test_alarms.py tests/test_bank.py tests/test_cuts.py tests/test_durable.py tests/test_hostile_server.py tests/test_interruptions.py
 
 test-layer: $(READY) ## run the core's tests on the layer as it is built, with its lean pg8000 (ARGS=)
 	@rm -rf $(LAYER)
