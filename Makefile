@@ -4,22 +4,23 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help invoke build deploy setup-database deploy-check test test-layer test-in-image bench soak interruptions alarms hostile \
-	cuts reliability docs dist lint types validate check pins audit clean
+.PHONY: help invoke start-api build package deploy setup-database deploy-check test test-layer test-in-image bench dashboard soak \
+	interruptions alarms hostile cuts reliability docs dist lint types validate lint-stack check pins audit clean
 MAKEFLAGS += --no-print-directory
 
-# make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>  RUNTIME=<python3.x>
+# make invoke: VIA=auto|sam|rie  FUNCTION=<logical id>  EVENT=<file>  CONFLICTS=<n>  WARM=<n>  RUNTIME=<python3.x>
 VIA ?= auto
 FUNCTION ?= TransferFunction
 EVENT ?= events/transfer.json
 CONFLICTS ?= 0
+WARM ?= 0
 # make deploy: STACK=<name>  RUNTIME=<python3.x>  PARAMETERS="<Name>=<value> …"  make setup-database: STACK=<name>
 STACK ?= dsql-lambda
 RUNTIME ?= python3.13
 PARAMETERS ?=
 # make soak: SOAK_SECONDS=<of the bank>
 SOAK_SECONDS ?= 600
-# make test, make setup-database: ARGS=<what to hand to pytest, or to deploy/setup_database.py>
+# make test, start-api, setup-database: ARGS=<what to hand to pytest, to dsql_local start-api, or to deploy/setup_database.py>
 ARGS ?=
 # make interruptions: PATHS=<of which; all, if none>  make alarms, hostile, cuts: COUNT=<n>
 PATHS ?=
@@ -66,16 +67,26 @@ define SHOW_PACKAGES
 while read -r verb rest; do case "$$verb" in Collecting|Downloading|Building|Installing) echo "    $$verb $${rest%% *}" >&2;; esac; done
 endef
 
+# Into a folder of its own: its boto3 and that of aws-sam-cli exclude each other.
+define GET_DURABLE_SDK
+echo "==> fetching the SDK of durable functions and its local runner" >&2; \
+"$(PYTHON)" -m pip install --quiet --no-deps --target $(VENV)/durable --upgrade aws-durable-execution-sdk-python==3.0.0 \
+	aws-durable-execution-sdk-python-testing==1.4.0 || echo "    it could not be had: durable functions can't be run here" >&2
+endef
+
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
-invoke: ## run a function with the layer on a local DSQL (VIA= FUNCTION= EVENT= CONFLICTS= RUNTIME=)
+invoke: ## run a function with the layer on a local DSQL (VIA= FUNCTION= EVENT= CONFLICTS= WARM= RUNTIME=)
 	@[ -x "$(PYTHON)" ] && found="$(PYTHON)" || { $(FIND_PYTHON); }; \
-	set -- --function '$(FUNCTION)' --event '$(EVENT)' --conflicts '$(CONFLICTS)' \
+	set -- --function '$(FUNCTION)' --event '$(EVENT)' --conflicts '$(CONFLICTS)' --warm '$(WARM)' \
 		$(if $(filter command,$(origin RUNTIME)),--runtime '$(RUNTIME)'); \
 	via=$$("$$found" local/dsql_local/cli/arguments.py --via '$(VIA)' "$$@"); \
 	$(MAKE) --silent $(VENV)/.ready-$$via; \
 	exec "$(PYTHON)" -m dsql_local invoke --via "$$via" "$$@"
+
+start-api: $(READY_SAM) ## serve the HTTP API on a local DSQL until Ctrl-C, at http://127.0.0.1:3000 (needs Docker; ARGS=)
+	@exec "$(PYTHON)" -m dsql_local start-api $(ARGS)
 
 build: $(READY_SAM) ## build the layer and the functions, and print the layer's size
 	@"$(PYTHON)" -m samcli build
@@ -83,6 +94,13 @@ build: $(READY_SAM) ## build the layer and the functions, and print the layer's 
 		size=$$(cd .aws-sam/build/$$layer && "$(PYTHON)" -c "import shutil, tempfile, os; d = tempfile.mkdtemp(); \
 			z = shutil.make_archive(d + '/layer', 'zip', '.'); print(os.path.getsize(z)); shutil.rmtree(d)"); \
 		echo "$$layer: $$size bytes zipped"; \
+	done
+
+package: $(READY_RIE) ## both forms of the layer as zips in dist/, for RUNTIME: to publish, and attach by ARN (RUNTIME=)
+	@for form in DsqlLayer DsqlLayerWithoutPowertools; do \
+		rm -rf .aws-sam/package; \
+		$(MAKE) --silent -C layer build-$$form ARTIFACTS_DIR='$(CURDIR)/.aws-sam/package' RUNTIMES='$(RUNTIME:python%=%)'; \
+		"$(PYTHON)" layer/package.py $$form '$(RUNTIME)' .aws-sam/package dist; \
 	done
 
 deploy: $(READY_SAM) ## build for RUNTIME, and deploy the stack STACK with sam (RUNTIME= STACK= PARAMETERS=)
@@ -103,7 +121,7 @@ test-in-image: $(READY) ## run the core's tests in Lambda's image of RUNTIME, su
 
 LAYER := $(CURDIR)/.aws-sam/test-layer
 # They read the sources, start programs with a path of their own, or take minutes.
-NOT_ON_LAYER := tests/test_benchmarks.py tests/test_docs.py tests/test_examples.py tests/test_typing.py \
+NOT_ON_LAYER := tests/test_benchmarks.py tests/test_dashboard.py tests/test_docs.py tests/test_examples.py tests/test_typing.py \
 	tests/test_comparison.py tests/test_release.py tests/test_site.py tests/test_troubleshooting.py \
 	tests/test_alarms.py tests/test_bank.py tests/test_contention.py tests/test_cuts.py tests/test_durable.py \
 	tests/test_hostile_server.py tests/test_interruptions.py
@@ -155,11 +173,19 @@ types: $(READY) ## mypy --strict
 validate: $(READY) ## sam validate --lint
 	@"$(PYTHON)" -m samcli validate --lint
 
+dashboard: $(READY) ## draw docs/dashboard.svg from a local run of the functions
+	@exec "$(PYTHON)" docs/dashboard.py
+
+lint-stack: $(VENV)/.lint-stack ## checkov, and cfn-lint with its rules for serverless applications; docs/production.md explains what is left out
+	@$(VENV)/checkov/bin/checkov --file template.yaml --config-file .checkov.yaml --skip-download
+	@$(VENV)/cfn-lint-serverless/bin/cfn-lint --append-rules cfn_lint_serverless.rules --ignore-checks WS1000 WS1004 ES6000 \
+		--template template.yaml examples/layer_by_arn/template.yaml
+
 check: lint types validate test ## all of the above
 
-PINNED := layer/requirements layer/requirements-without-powertools src/durable_order/requirements
+PINNED := layer/requirements layer/requirements-without-powertools
 
-pins: $(READY) ## resolve the layer's and the functions' requirements anew
+pins: $(READY) ## resolve the layer's requirements anew
 	@"$(PYTHON)" -m pip install --quiet pip-tools
 	@for form in $(PINNED); do cd $(CURDIR)/$${form%/*} && \
 		CUSTOM_COMPILE_COMMAND="make pins" "$(PYTHON)" -m piptools compile --quiet --upgrade --generate-hashes --strip-extras \
@@ -168,7 +194,7 @@ pins: $(READY) ## resolve the layer's and the functions' requirements anew
 
 audit: $(READY) ## look the pinned packages and those of the local DSQL up in PyPI's advisories, or OSV's
 	@"$(PYTHON)" -m pip install --quiet pip-audit
-	@exec "$(PYTHON)" .ci/audit $(PINNED:=.txt)
+	@exec "$(PYTHON)" .ci/audit $(PINNED:=.txt) src/durable_order/requirements.txt
 
 clean: ## remove what these commands made
 	rm -rf $(VENV) .reliability .aws-sam .site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -177,11 +203,13 @@ $(READY_RIE): local/pyproject.toml $(VENV)/.made
 	@echo "==> installing the local DSQL and the Runtime Interface Emulator into $(VENV); the first time takes half a minute" >&2
 	@$(PIP_INSTALL) -e './local[rie]' | $(SHOW_PACKAGES)
 	@$(PIP_INSTALL) --no-deps 'aws-sam-cli>=1.140' | $(SHOW_PACKAGES) # for the emulator that it carries
+	@$(GET_DURABLE_SDK)
 	@touch $@
 
 $(READY_SAM): local/pyproject.toml $(VENV)/.made
 	@echo "==> installing the local DSQL and SAM into $(VENV); the first time takes a minute" >&2
 	@$(PIP_INSTALL) -e './local[sam]' | $(SHOW_PACKAGES)
+	@$(GET_DURABLE_SDK)
 	@touch $@ $(READY_RIE)
 
 $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requirements-without-powertools.txt \
@@ -194,7 +222,8 @@ $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requi
 		$$download --no-deps --require-hashes --platform any --implementation py --abi none --python-version 3.11 \
 			--requirement layer/$$form.txt; \
 	done; \
-	$$download boto3 botocore
+	$$download boto3 botocore; \
+	$$download --no-deps --require-hashes --requirement src/durable_order/requirements.txt
 	@echo "==> fetching pg8000's source distribution, for its tests" >&2
 	@sed -n '/^pg8000==/,/[^\\]$$/p' layer/requirements.txt | "$(PYTHON)" -m pip download --quiet --no-deps --no-binary pg8000 \
 		--dest $(VENV)/sources --requirement /dev/stdin || echo "    it could not be had: they are skipped" >&2
@@ -203,9 +232,7 @@ $(READY): pyproject.toml local/pyproject.toml layer/requirements.txt layer/requi
 		--requirement tests/aws_suites/requirements.txt \
 		&& grep '^aurora-dsql-' tests/aws_suites/requirements.txt | "$(PYTHON)" -m pip download --quiet --no-deps --no-binary :all: \
 		--dest $(VENV)/sources --requirement /dev/stdin || echo "    they could not be had: their tests are skipped" >&2
-	@echo "==> fetching the SDK of durable functions, into a folder of its own: its boto3 and that of aws-sam-cli exclude each other" >&2
-	@"$(PYTHON)" -m pip install --quiet --no-deps --target $(VENV)/durable --upgrade aws-durable-execution-sdk-python==3.0.0 \
-		aws-durable-execution-sdk-python-testing==1.4.0 || echo "    it could not be had: its tests are skipped" >&2
+	@$(GET_DURABLE_SDK)
 	@if command -v npm >/dev/null; then \
 		echo "==> fetching node-postgres, for the test of the local DSQL with it" >&2; \
 		npm install --silent --no-fund --no-audit --fetch-retries 1 --fetch-timeout 20000 --prefix $(VENV)/node pg >/dev/null \
@@ -218,6 +245,15 @@ $(VENV)/.ministack: tests/application/ministack.txt $(VENV)/.made
 	@echo "==> installing the AWS emulator MiniStack into $(VENV)/ministack" >&2
 	@"$(PYTHON)" -m venv --clear $(VENV)/ministack
 	@PIP_ROOT_USER_ACTION=ignore $(VENV)/ministack/bin/python -m pip install --quiet --prefer-binary --requirement $<
+	@touch $@
+
+# In environments of their own: they pin other releases of boto3 and cfn-lint.
+$(VENV)/.lint-stack: $(VENV)/.made
+	@for tool in checkov cfn-lint-serverless; do \
+		echo "==> installing $$tool into $(VENV)/$$tool" >&2; \
+		"$(PYTHON)" -m venv --clear $(VENV)/$$tool; \
+		$(VENV)/$$tool/bin/python -m pip install --quiet --prefer-binary "$$tool"; \
+	done
 	@touch $@
 
 $(READY_BENCH): $(READY)

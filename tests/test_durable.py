@@ -20,7 +20,7 @@ if not IS_THERE:
 
 from aws_durable_execution_sdk_python import durable_execution
 
-from dsql_lambda import TransactionError, durable_transaction, with_dsql_transaction
+from dsql_lambda import Idempotency, TransactionError, durable_transaction, with_dsql_transaction
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # its runner leaves event loops behind
 
@@ -38,8 +38,11 @@ def environment(dsql, options, monkeypatch):
     for name, value in {**dsql.environment, "AWS_DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(name, value)
     dsql.execute("DROP TABLE IF EXISTS products, customers, orders, dsql_lambda_idempotency")
+    for role in ("orders", "durable_order"):
+        if not dsql.execute(f"SELECT 1 FROM pg_roles WHERE rolname = '{role}'"):
+            dsql.execute(f"CREATE ROLE {role} WITH LOGIN")
+    dsql.execute(Idempotency(key="id").create_table())
     dsql.execute((ROOT / "migrations" / "0002_orders.sql").read_text())
-    dsql.execute("INSERT INTO products VALUES ('book', 10, 30); INSERT INTO customers VALUES ('rich', 100), ('poor', 10)")
     logging.disable(logging.CRITICAL)  # the SDK logs each kill
     yield
     logging.disable(logging.NOTSET)

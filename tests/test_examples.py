@@ -45,3 +45,24 @@ def test_an_example_runs_with_no_setting_at_all(name):
     lines = run(name, environment)
     assert lines[0].startswith("no endpoint is set, so this uses a local DSQL")
     assert lines[-1] == LAST_LINES[name]
+
+
+def test_the_function_of_another_stack_runs_with_its_own_role(dsql):
+    """examples/layer_by_arn: its schema and its grants are all that it needs."""
+    folder = EXAMPLES / "layer_by_arn"
+    if not dsql.execute("SELECT 1 FROM pg_roles WHERE rolname = 'counter'"):
+        dsql.execute(f"CREATE ROLE counter WITH LOGIN; AWS IAM GRANT counter TO '{dsql.principal}'")
+    dsql.execute((folder / "schema.sql").read_text())
+    code = "import app\nfor _ in range(2): print(app.lambda_handler({'name': 'a'}, None)['calls'])"
+    environment = {**os.environ, **dsql.environment, "DSQL_USER": "counter"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "2"]

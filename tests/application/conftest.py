@@ -16,6 +16,7 @@ import pytest
 from dsql_lambda import ConnectOptions, Pool, apply_migrations
 from dsql_lambda.credentials import Credentials
 from dsql_local import LocalDsql
+from dsql_local.cli.database import create_roles
 from dsql_local.sam.rie import RuntimeInterfaceEmulator
 from dsql_local.sam.template import Function, read_function
 
@@ -23,7 +24,13 @@ ROOT = Path(__file__).parents[2]
 WHEELS = Path(sys.prefix) / "wheels"
 # Every pip that a test starts works without a network: `make` has fetched what the layer's builds install.
 os.environ |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(WHEELS)}
-BALANCES = {"alice": 100_000, "bob": 25_000, "carol": 0}
+AS_NEW = """
+    DELETE FROM dsql_lambda_idempotency; DELETE FROM orders; DELETE FROM transfers; DELETE FROM accounts WHERE id > 'd';
+    UPDATE accounts SET balance = 100000 WHERE id = 'alice'; UPDATE accounts SET balance = 25000 WHERE id = 'bob';
+    UPDATE accounts SET balance = 0 WHERE id = 'carol'; DELETE FROM products WHERE id = 'unicorn';
+    UPDATE products SET stock = 100 WHERE id = 'desk'; UPDATE products SET stock = 3 WHERE id = 'lamp';
+    UPDATE products SET stock = 10 WHERE id = 'book'; UPDATE customers SET balance = 100 WHERE id = 'rich'
+"""
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +65,7 @@ def transfer(built: Path) -> Function:
 def running_cluster(project: Path) -> Iterator[LocalDsql]:
     """A local DSQL with the functions' roles, mapped as the deployment does it, and the migrations."""
     with LocalDsql() as dsql:
-        dsql.execute(f"CREATE ROLE transfer WITH LOGIN; AWS IAM GRANT transfer TO '{dsql.principal}'")
+        create_roles(dsql, project / "template.yaml")
         environ = dsql.environment
         key = Credentials(access_key=environ["AWS_ACCESS_KEY_ID"], secret_key=environ["AWS_SECRET_ACCESS_KEY"])
         with Pool(ConnectOptions.from_env(dsql.environment, credentials=key)) as pool:
@@ -68,12 +75,28 @@ def running_cluster(project: Path) -> Iterator[LocalDsql]:
 
 @pytest.fixture
 def cluster(running_cluster: LocalDsql) -> Iterator[LocalDsql]:
-    """The same with everybody's money back, an empty log and no faults waiting."""
-    for name, balance in BALANCES.items():
-        running_cluster.execute(f"UPDATE accounts SET balance = {balance} WHERE id = '{name}'")
+    """The same as it was made, with an empty log and no faults waiting."""
+    running_cluster.execute(AS_NEW)
     running_cluster.clear_log()
     yield running_cluster
     running_cluster.clear_faults()
+
+
+@pytest.fixture(scope="module")
+def environments(built: Path, running_cluster: LocalDsql) -> Iterator[Callable[[str], RuntimeInterfaceEmulator]]:
+    """The execution environment of a function by its logical id, kept for the tests of a module: a start costs a second."""
+    if sys.platform != "linux":
+        pytest.skip("the Runtime Interface Emulator runs on Linux only")
+    started: dict[str, RuntimeInterfaceEmulator] = {}
+    with ExitStack() as stack:
+
+        def environment(name: str) -> RuntimeInterfaceEmulator:
+            if name not in started:
+                function = read_function(built / "template.yaml", name)
+                started[name] = stack.enter_context(RuntimeInterfaceEmulator(function, running_cluster.environment))
+            return started[name]
+
+        yield environment
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from dsql_local.sam import makefile_build
 from dsql_local.sam.template import read_function
 
 ROOT = Path(__file__).parents[2]
+FUNCTIONS = "DurableOrderFunction, LedgerFunction, OrdersFunction, TransferFunction"
 HANGS = """
 import time
 
@@ -102,14 +103,32 @@ def test_the_transfer_is_invoked(project: Path, temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+def durations(errors: str) -> list[tuple[str, float]]:
+    """What `WARM=` says: of each invocation its name, and what its handler took."""
+    return [(name, float(ms)) for name, ms in re.findall(r"^==> (cold|warm \d+): (?:.*, )?([0-9.]+) ms", errors, re.MULTILINE)]
+
+
+def test_warm_invocations_are_timed(project: Path, temporary: Path) -> None:
+    """In the same environment, each as a transfer of its own; the first one's response is the command's."""
+    arguments = command("--via", "rie", "--warm", "2", "--project", str(project))
+    done = subprocess.run(arguments, cwd=ROOT, env=surroundings(temporary), check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(json.loads(done.stdout)["body"]) == {"balances": {"alice": 97_500, "bob": 27_500}}
+    assert [name for name, _ in durations(done.stderr)] == ["cold", "warm 1", "warm 2"]
+    assert done.stderr.count('"message":"transfer attempted"') == 3
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["--event", "events/none.json"], "the event events/none.json can't be read: No such file or directory"),
-        (["--function", "Nobody"], "template.yaml has no function 'Nobody'; it has MigrateFunction, TransferFunction"),
+        (["--function", "Nobody"], f"template.yaml has no function 'Nobody'; it has {FUNCTIONS}"),
         (["--event", "LICENSE"], "the event LICENSE is not JSON: Expecting value"),
         (["--conflicts", "-1"], "conflicts is '-1': it must be a whole number, 0 or more"),
         (["--conflicts", "two"], "conflicts is 'two'"),
+        (["--warm", "-1"], "warm is '-1': it must be a whole number, 0 or more"),
+        (["--function", "DurableOrderFunction", "--warm", "1", "--via", "rie"], "is a durable function"),
         (["--via", "lambda"], "via is 'lambda': it must be auto, sam or rie"),
         (["--project", "docs"], "template.yaml can't be read: No such file or directory"),
         (["--functoin", "TransferFunction"], "unrecognized arguments: --functoin"),
@@ -198,7 +217,7 @@ def test_make_builds_what_sam_builds(built: Path, project: Path, tmp_path: Path)
     [
         ("CONFLICTS=-1", "conflicts is '-1': it must be a whole number, 0 or more"),
         ("EVENT=Makefile", "the event Makefile is not JSON: Expecting value: line 1 column 1 (char 0)"),
-        ("FUNCTION=Nobody", "template.yaml has no function 'Nobody'; it has MigrateFunction, TransferFunction"),
+        ("FUNCTION=Nobody", f"template.yaml has no function 'Nobody'; it has {FUNCTIONS}"),
     ],
 )
 def test_make_invoke_checks_its_arguments_before_it_installs_anything(tmp_path: Path, argument: str, reason: str) -> None:
@@ -242,6 +261,17 @@ def test_sam_local_invokes_the_transfer(
     records = [json.loads(line) for line in done.stderr.splitlines() if '"message":"OCC conflict, retrying"' in line]
     assert [(record["occ_type"], record["occ_code"]) for record in records] == [("data", "OC000")] * 2
     assert f"Invoking app.lambda_handler ({runtime})" in done.stderr
+    assert own_containers() == set()
+    assert list(temporary.iterdir()) == []
+
+
+def test_sam_local_keeps_its_container_for_warm_invocations(own_containers: Containers, project: Path, temporary: Path) -> None:
+    """`sam local start-lambda`: one container for all, and none stays."""
+    arguments = command("--via", "sam", "--warm", "2", "--project", str(project))
+    done = subprocess.run(arguments, cwd=ROOT, env=surroundings(temporary), check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(json.loads(done.stdout)["body"]) == {"balances": {"alice": 97_500, "bob": 27_500}}
+    assert [name for name, _ in durations(done.stderr)] == ["cold", "warm 1", "warm 2"]
     assert own_containers() == set()
     assert list(temporary.iterdir()) == []
 
@@ -304,7 +334,7 @@ def test_the_page_s_commands_for_sam_local_answer(
     """docs/local-dsql.md: `sam local invoke` and `start-api` take the file of `serve` as it is, and nothing of it stays."""
     page = (ROOT / "docs" / "local-dsql.md").read_text(encoding="utf-8")
     section = page.split("### With `sam local`", 1)[1].split("\n#", 1)[0]
-    typed = [line.partition("  # ")[0] for line in re.findall(r"^\$ (.*)$", section, re.MULTILINE)]
+    typed = [line.partition("  # ")[0] for line in re.findall(r"^\$ (.*)$", section.replace("\\\n", ""), re.MULTILINE)]
     _build, role, serve, export, invoke, start_api, curl = typed  # `built` is the first
     subprocess.run(["sh", "-c", role], cwd=built.parents[1], check=True)
     exported = dict(each.split("=") for each in shlex.split(export)[1:])
@@ -316,8 +346,9 @@ def test_the_page_s_commands_for_sam_local_answer(
 
     api = terminals(f"{start_api} --port 0", exported)
     address = line_with("Running on", api.stderr).split()[-1]
-    _curl, _data, body, url = shlex.split(curl)
-    with urllib.request.urlopen(url.replace("http://127.0.0.1:3000", address), body.encode()) as answer:
+    _curl, _header, header, _data, body, url = shlex.split(curl)
+    asked = urllib.request.Request(url.replace("http://127.0.0.1:3000", address), body.encode(), dict([header.split(": ")]))
+    with urllib.request.urlopen(asked) as answer:
         assert json.load(answer) == {"balances": {"alice": 95_000, "bob": 30_000}}
     assert len(own_containers()) == 2
     for process in (api, serving):

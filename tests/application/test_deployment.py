@@ -209,12 +209,29 @@ def test_the_role_allows_three_actions_and_no_policy_is_attached(deployed: dict[
     assert function["LoggingConfig"]["LogGroup"] == "/aws/lambda/dsql-lambda-transfer"
 
 
+def test_every_function_is_deployed_with_its_alias_and_its_alarm(deployed: dict[str, str], aws: dict[str, str]) -> None:
+    """Its events invoke the alias, the queue's among them; the dashboard and the exported outputs are there."""
+    api = client("lambda", aws)
+    functions = {each["Description"]: each["FunctionName"] for each in api.list_functions()["Functions"]}
+    assert len(functions) == 5
+    for name in functions.values():
+        assert api.get_alias(FunctionName=name, Name="live")["FunctionVersion"] != "$LATEST"
+    [mapping] = api.list_event_source_mappings()["EventSourceMappings"]
+    assert mapping["FunctionArn"].endswith(":live")
+    alarms = {each["AlarmName"] for each in client("cloudwatch", aws).describe_alarms()["MetricAlarms"]}
+    assert len(alarms) == 4  # those that roll back; the others need a topic
+    assert [each["DashboardName"] for each in client("cloudwatch", aws).list_dashboards()["DashboardEntries"]] == ["dsql-lambda"]
+    exports = {each["Name"]: each["Value"] for each in client("cloudformation", aws).list_exports()["Exports"]}
+    assert exports["dsql-lambda-LayerArn"] == deployed["LayerArn"]
+
+
 def test_the_page_s_commands_lead_to_a_response(run: Run, deployed: dict[str, str], cluster: LocalDsql) -> None:
     """`sam deploy` alone gives a working stack: the first request succeeds, with two conflicts retried, and money moves once."""
     _deploy, invoke = commands = block("Deploy the stack")
     assert commands == block("Deploy", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert cluster.execute("SELECT pg_role_name, arn FROM sys.iam_pg_role_mappings") == [
-        ["transfer", deployed["TransferRoleArn"]]
+    roles = {"durable_order": "DurableOrder", "ledger": "Ledger", "orders": "Orders", "transfer": "Transfer"}
+    assert cluster.execute("SELECT pg_role_name, arn FROM sys.iam_pg_role_mappings ORDER BY 1") == [
+        [user, deployed[f"{name}RoleArn"]] for user, name in roles.items()
     ]
     applied = cluster.execute("SELECT name FROM dsql_lambda_migrations WHERE state = 'applied' ORDER BY version")
     assert [name for (name,) in applied] == sorted(path.name for path in (ROOT / "migrations").glob("*.sql"))

@@ -2,6 +2,7 @@
 
 import _imp
 import ast
+import hashlib
 import os
 import re
 import shutil
@@ -255,6 +256,23 @@ def test_two_builds_are_the_same_bytes(make: Make, tmp_path: Path) -> None:
     assert contents(one) == contents(other)
     assert {mode & 0o777 for mode, _, _ in contents(one).values()} == {0o755, 0o644}
     assert versions_compiled(one) == {AT_HAND}
+    packages = [package(one, tmp_path / "dist", 0o022, "UTC"), package(other, tmp_path / "other dist", 0o077, "Asia/Tokyo")]
+    assert packages[0].name == f"dsql-lambda-layer-without-powertools-{__version__}-python{AT_HAND}.zip"
+    assert packages[0].read_bytes() == packages[1].read_bytes()
+    shutil.unpack_archive(packages[0], tmp_path / "unpacked")
+    files = {path.relative_to(one): path.read_bytes() for path in one.rglob("*") if path.is_file()}
+    unpacked = tmp_path / "unpacked"
+    assert {path.relative_to(unpacked): path.read_bytes() for path in unpacked.rglob("*") if path.is_file()} == files
+
+
+def package(artifacts: Path, folder: Path, umask: int, zone: str) -> Path:
+    """What `make package` makes of a build; it says the zip's hash."""
+    arguments = ["DsqlLayerWithoutPowertools", f"python{AT_HAND}", str(artifacts), str(folder)]
+    command = [sys.executable, str(ROOT / "layer" / "package.py"), *arguments]
+    done = subprocess.run(command, env={**os.environ, "TZ": zone}, umask=umask, check=True, capture_output=True, text=True)
+    [found] = folder.iterdir()
+    assert done.stdout.split()[0] == hashlib.sha256(found.read_bytes()).hexdigest()
+    return found
 
 
 def test_a_runtime_without_an_interpreter_fails_the_build(make: Make, tmp_path: Path) -> None:
@@ -301,7 +319,7 @@ def test_a_docker_engine_stands_in_for_an_interpreter(make: Make, docker: Any, t
     assert {path.stat().st_uid for path in (tmp_path / "layer").rglob("*")} == {os.getuid()}
 
 
-@pytest.mark.parametrize("name", ["build.py", "lean.py"])
+@pytest.mark.parametrize("name", ["build.py", "lean.py", "package.py"])
 def test_an_old_interpreter_can_build_the_layer(name: str) -> None:
     """Whichever has pip: macOS brings 3.9."""
     ast.parse((ROOT / "layer" / name).read_text(), feature_version=(3, 9))

@@ -71,6 +71,21 @@ def test_a_server_is_asked_from_another_process(runtime):
     assert [*(runtime / "dsql-local").iterdir()] == []
 
 
+def test_a_server_says_what_to_type_beside_an_aws_emulator(runtime, tmp_path):
+    """With the account's number as access key, as emulators give it to functions; without one, how to get one."""
+    account, env = "123456789012", tmp_path / "local.env"
+    with served("--account", account, "--env-file", str(env)) as process:
+        assert f"AWS_ACCESS_KEY_ID={account}\n" in env.read_text()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    lines = [line.removeprefix("# ").strip() for line in said.splitlines()]
+    assert any(line.startswith("BIND_HOST=127.0.0.1") and f"MINISTACK_ACCOUNT_ID={account}" in line for line in lines)
+    assert any(line.startswith('make deploy PARAMETERS="ExistingClusterEndpoint=localdsql') for line in lines)
+    [point] = [line for line in lines if line.startswith("python -c")]
+    compile(point.removeprefix('python -c "').removesuffix('"'), "recipe", "exec")
+    assert "which has 12 digits" in command("serve", "--account", "12", status=1)
+
+
 def test_a_server_may_be_strict(runtime):
     """`--schema-conflicts any`: DDL conflicts with every other session, whatever it is about."""
     with served("--schema-conflicts", "any"):

@@ -33,6 +33,7 @@ class Arguments:
     event: Path
     payload: Any
     conflicts: int
+    warm: int
     via: str
     runtime: str
     project: Path
@@ -49,12 +50,17 @@ def parse(argv: Sequence[str]) -> Arguments:
     parser.add_argument("--function", default="TransferFunction", help="its logical id in the template (default: %(default)s)")
     parser.add_argument("--event", type=Path, default=Path("events/transfer.json"), help="a JSON file (default: %(default)s)")
     parser.add_argument("--conflicts", default="0", metavar="N", help="fail the first N COMMITs with OC000")
+    parser.add_argument(
+        "--warm", default="0", metavar="N", help="invoke it N times more in the same environment, and show durations"
+    )
     parser.add_argument("--via", default="auto", help="sam (sam local invoke), rie (the emulator alone), or auto")
     parser.add_argument("--runtime", default="", help="python3.14, say, instead of the template's; only by sam")
     parser.add_argument("--project", type=Path, default=Path(), help="the folder of template.yaml (default: this one)")
     given = parser.parse_args(argv)
-    if not re.fullmatch("[0-9]{1,6}", given.conflicts):
-        raise ArgumentError(f"conflicts is {given.conflicts!r}: it must be a whole number, 0 or more")
+    for name in ("conflicts", "warm"):
+        value = getattr(given, name)
+        if not re.fullmatch("[0-9]{1,6}", value):
+            raise ArgumentError(f"{name} is {value!r}: it must be a whole number, 0 or more")
     if not re.fullmatch(r"(python3\.[0-9]{2})?", given.runtime):
         raise ArgumentError(f"runtime is {given.runtime!r}: it must be one of Lambda's, such as python3.14")
     project = given.project.resolve()
@@ -64,6 +70,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         event=given.event.resolve(),
         payload=_read_event(given.event),
         conflicts=int(given.conflicts),
+        warm=int(given.warm),
         via=_way(given.via, given.runtime),
         runtime=given.runtime,
         project=project,

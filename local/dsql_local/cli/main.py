@@ -1,4 +1,4 @@
-"""The command line: `serve`; `status`, `psql` and `fault` for a running server; `invoke`."""
+"""The command line: `serve`; `status`, `psql` and `fault` for a running server; `invoke` and `start-api`."""
 
 import argparse
 import json
@@ -23,6 +23,10 @@ def main(argv: list[str]) -> int:
 
         status: int = invoke.main(argv[1:])
         return status
+    if argv[:1] == ["start-api"]:
+        from . import start_api  # noqa: PLC0415 - the same
+
+        return start_api.main(argv[1:])
     options, rest = _parser().parse_known_args(argv)
     if rest and options.command != "psql":
         _parser().error(f"unrecognized arguments: {' '.join(rest)}")
@@ -58,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     for each in (status, psql, fault):
         each.add_argument("--port", type=int, help="the server's port, if several run")
     commands.add_parser("invoke", help="run a function as Lambda does, on a local DSQL", add_help=False)
+    commands.add_parser("start-api", help="serve an application's HTTP API on a local DSQL, until Ctrl-C", add_help=False)
     return parser
 
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -14,8 +15,11 @@ from ..api.local_dsql import LocalDsql
 from ..postgres.binaries import PostgresError
 from .control import ControlError, ControlServer
 from .env_files import env_file, env_json, file_variables, temporary_file
+from .recipe import recipe
 
 __all__ = ["add_arguments", "run"]
+
+SECRET = "defaultsecret"  # noqa: S105 - the default of a local DSQL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which statements fail with OC001 after another session's DDL (default: touched, those that name what it changed)",
     )
     parser.add_argument(
+        "--account",
+        default="",
+        metavar="NUMBER",
+        help="take this account's number as access key, as AWS emulators give it to functions, and print what to type beside one",
+    )
+    parser.add_argument(
         "--seed", type=int, metavar="N", help="make runs repeatable: order, jobs, random numbers, --conflict-rate"
     )
 
@@ -42,8 +52,15 @@ def run(options: argparse.Namespace) -> int:
     ends = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread starts, so that only sigwait receives them
     try:
+        if options.account and not re.fullmatch("[0-9]{12}", options.account):
+            raise ValueError(f"account is {options.account!r}: it must be an account's number, which has 12 digits")
         with contextlib.ExitStack() as stack:
-            dsql = stack.enter_context(LocalDsql(port=options.port, schema_conflicts=options.schema_conflicts, seed=options.seed))
+            credentials = {options.account: SECRET} if options.account else None
+            dsql = stack.enter_context(
+                LocalDsql(
+                    port=options.port, schema_conflicts=options.schema_conflicts, seed=options.seed, credentials=credentials
+                )
+            )
             for path in options.schema:
                 dsql.execute(path.read_text(encoding="utf-8"))
             if options.conflicts:
@@ -54,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
                 address = stack.enter_context(_container_variables(dsql.port))
                 stack.enter_context(temporary_file(options.env_json, env_json({**dsql.environment, **address})))
             stack.enter_context(ControlServer(dsql))
-            _print_variables(dsql)
+            _print_variables(dsql, options.account)
             signal.sigwait(ends)
     except (PostgresError, ControlError, SqlError, OSError, ValueError) as failed:
         print(f"dsql_local: {failed}", file=sys.stderr)
@@ -62,9 +79,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_variables(dsql: LocalDsql) -> None:
+def _print_variables(dsql: LocalDsql, account: str) -> None:
     for name, value in dsql.environment.items():
         print(f"export {name}={shlex.quote(value)}")
+    for line in recipe(dsql.endpoint, account, SECRET, dsql.principal).splitlines():
+        print(f"# {line}", file=sys.stderr)
     print(f"# The local DSQL serves {dsql.endpoint} on {dsql.host}:{dsql.port}.", file=sys.stderr)
     print(f"# Stop it with Ctrl-C, or: kill {os.getpid()}", file=sys.stderr, flush=True)
     sys.stdout.flush()

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["DockerRelay", "RelayError"]
+__all__ = ["DockerRelay", "RelayError", "end_tasks", "forward"]
 
 PORT = 5432
 READY_SECONDS = 30.0
@@ -37,6 +37,7 @@ class DockerRelay:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dsql-relay", daemon=True)
         self._ready = threading.Event()
+        self._server: asyncio.Server | None = None
         self._lifeline: asyncio.StreamWriter | None = None
         self._container: Any = None
         self.host = ""
@@ -47,7 +48,7 @@ class DockerRelay:
         self._thread.start()
         try:
             listening = asyncio.start_unix_server(self._accept, Path(self._folder.name) / "socket")
-            asyncio.run_coroutine_threadsafe(listening, self._loop).result()
+            self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result()
             with deferred():
                 self._container = self._engine.containers.run(
                     self._image,
@@ -85,7 +86,11 @@ class DockerRelay:
                     raise
             self._container = None
         if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(_end_tasks(), self._loop).result()
+            if self._server is not None:
+                self._loop.call_soon_threadsafe(self._server.close)
+            if self._lifeline is not None:
+                self._loop.call_soon_threadsafe(self._lifeline.close)
+            asyncio.run_coroutine_threadsafe(end_tasks(), self._loop).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
@@ -99,11 +104,13 @@ class DockerRelay:
         await forward(reader, writer, *await asyncio.open_connection("127.0.0.1", self._target))
 
 
-async def _end_tasks() -> None:
+async def end_tasks() -> None:
+    """Cancel every other task of the running loop."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)  # what they closed is closed by the loop's next turn
 
 
 async def forward(

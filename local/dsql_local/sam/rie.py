@@ -12,19 +12,21 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from ..supervisor import SupervisedProcess
+from .ports import free_ports
 from .template import Function
 
-__all__ = ["MARKERS", "Invocation", "RieError", "RuntimeInterfaceEmulator", "is_error"]
+__all__ = ["MARKERS", "Invocation", "RieError", "RuntimeInterfaceEmulator", "duration_of", "is_error"]
 
 PATH = "/2015-03-31/functions/function/invocations"
 MARKERS = ("START RequestId", "END RequestId", "REPORT RequestId")
@@ -39,11 +41,12 @@ class RieError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
-    """The response of one invocation, and the lines that it logged."""
+    """The response of one invocation, the lines that it logged, and how long it took as its REPORT line says it."""
 
     response: Any
     log_lines: tuple[str, ...]
     failed: bool
+    duration_ms: float | None = None
 
     def records(self) -> list[dict[str, Any]]:
         """The log lines that are JSON objects, as Powertools writes them."""
@@ -102,7 +105,18 @@ class RuntimeInterfaceEmulator:
         except ValueError:  # such as "Task timed out after 3.00 seconds"
             response, failed = body, True
         failed = failed or is_error(response)
-        return Invocation(response=response, log_lines=self._new_lines(complete=status == http.HTTPStatus.OK), failed=failed)
+        lines = self._new_lines(complete=status == http.HTTPStatus.OK)
+        shown = tuple(line for line in lines if not line.startswith(MARKERS))
+        return Invocation(response=response, log_lines=shown, failed=failed, duration_ms=duration_of(lines))
+
+    @property
+    def url(self) -> str:
+        """Where it answers, for another program that invokes the function."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def log_lines(self) -> tuple[str, ...]:
+        """What was logged since the last call or `invoke`, by invocations of others."""
+        return tuple(line for line in self._new_lines(complete=False) if not line.startswith(MARKERS))
 
     def close(self) -> None:
         """Stop the emulator and everything that it started. Does nothing when it does not run."""
@@ -113,7 +127,7 @@ class RuntimeInterfaceEmulator:
     def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="dsql-rie-"))
         self._read = 0
-        self._port, runtime_port = _free_ports(2)
+        self._port, runtime_port = free_ports(2)
         with self._log.open("wb") as log, self._error_log.open("wb") as errors:
             # The emulator puts the runtime into another process group, so the supervisor kills the whole session.
             self._process = SupervisedProcess(
@@ -167,7 +181,7 @@ class RuntimeInterfaceEmulator:
         self._read += len(text)
         # The runtime interface client writes the newlines of a traceback as carriage returns.
         lines = text.decode(errors="replace").replace("\r", "\n").split("\n")
-        return tuple(line for line in lines if line and not line.startswith(MARKERS))
+        return tuple(line for line in lines if line)
 
 
 def is_error(response: object) -> bool:
@@ -175,6 +189,12 @@ def is_error(response: object) -> bool:
     return isinstance(response, dict) and {"errorType", "errorMessage"} <= response.keys() <= {
         *("errorType", "errorMessage", "stackTrace", "requestId", "cause"),
     }
+
+
+def duration_of(lines: Sequence[str]) -> float | None:
+    """The milliseconds of the last REPORT line, without the init phase; None if there is none."""
+    found = [re.search(r"\bDuration: ([0-9.]+) ms\tBilled", line) for line in lines if line.startswith("REPORT RequestId")]
+    return float(found[-1][1]) if found and found[-1] else None
 
 
 def lambda_environment(function: Function, overrides: Mapping[str, str]) -> dict[str, str]:
@@ -210,12 +230,3 @@ def _program() -> Path:
         raise RieError("aws-sam-cli, which contains the emulator, is not installed: pip install 'dsql-local[sam]'")
     machine = {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
     return Path(found.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}"
-
-
-def _free_ports(count: int) -> list[int]:
-    """Different free ports of the loopback interface."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

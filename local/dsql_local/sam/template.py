@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Function", "database_users", "read_function"]
+__all__ = ["Function", "read_function", "read_functions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,15 +32,17 @@ class Function:
     """The layers' logical ids."""
     build_methods: Mapping[str, str] = field(default_factory=dict)
     """Of the function and its layers, by logical id, as far as the template says."""
+    is_durable: bool = False
+    """Has it a DurableConfig? Then an invocation is one of several of an execution."""
 
 
 def read_function(template: Path, name: str, parameters: Mapping[str, str] | None = None) -> Function:
     """The function with this logical id; a ValueError names those there are."""
     document = _document(template)
-    resources = document.get("Resources", {})
-    functions = _functions(resources)
+    functions = _names(document)
     if name not in functions:
         raise ValueError(f"{template.name} has no function {name!r}; it has {', '.join(functions) or 'none'}")
+    resources = document["Resources"]
     intrinsics = _Intrinsics(document, parameters or {})
     shared = intrinsics.resolve(document.get("Globals", {}).get("Function", {}))
     own = intrinsics.resolve(resources[name]["Properties"])
@@ -58,24 +60,22 @@ def read_function(template: Path, name: str, parameters: Mapping[str, str] | Non
         environment={key: value if isinstance(value, str) else "" for key, value in variables.items()},
         timeout=int(own.get("Timeout", shared.get("Timeout", 3))),
         memory=int(own.get("MemorySize", shared.get("MemorySize", 128))),
+        is_durable=bool(own.get("DurableConfig") or shared.get("DurableConfig")),
     )
 
 
-def database_users(template: Path) -> set[str]:
-    """The database roles that the template's functions connect as: their DSQL_USER, where it is a text."""
-    document = _document(template)
-    resources = document.get("Resources", {})
-    shared = _variables(document.get("Globals", {}).get("Function", {}))
-    users = [{**shared, **_variables(resources[name]["Properties"])}.get("DSQL_USER") for name in _functions(resources)]
-    return {user for user in users if isinstance(user, str) and user}
+def read_functions(template: Path, parameters: Mapping[str, str] | None = None) -> list[Function]:
+    """All functions, by their names."""
+    return [read_function(template, name, parameters) for name in _names(_document(template))]
 
 
 def _document(template: Path) -> Any:
     return yaml.load(template.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader with CloudFormation's tags
 
 
-def _functions(resources: Mapping[str, Any]) -> list[str]:
-    return sorted(key for key, value in resources.items() if value["Type"] == "AWS::Serverless::Function")
+def _names(document: Any) -> list[str]:
+    found = document.get("Resources", {}).items()
+    return sorted(key for key, value in found if value["Type"] == "AWS::Serverless::Function")
 
 
 def _variables(properties: Mapping[str, Any]) -> dict[str, Any]:

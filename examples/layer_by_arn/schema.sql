@@ -1,0 +1,3 @@
+CREATE TABLE IF NOT EXISTS calls (name text PRIMARY KEY, n bigint NOT NULL);
+
+GRANT SELECT, INSERT, UPDATE ON calls TO counter;
