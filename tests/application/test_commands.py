@@ -276,6 +276,23 @@ def test_sam_local_keeps_its_container_for_warm_invocations(own_containers: Cont
     assert list(temporary.iterdir()) == []
 
 
+def test_the_api_of_all_functions_is_served_until_it_is_ended(own_containers: Containers, project: Path, temporary: Path) -> None:
+    """`make start-api`: every function's role and schema are there, and nothing stays."""
+    arguments = [sys.executable, "-m", "dsql_local", "start-api", "--port", "0", "--project", str(project)]
+    with subprocess.Popen(arguments, env=surroundings(temporary), cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            address = re.search(r"http://[0-9.:]+", line_with("sam local start-api serves", process.stderr))
+            assert address is not None
+            with urllib.request.urlopen(f"{address[0]}/ledger/accounts/alice") as answer:
+                assert json.load(answer) == {"id": "alice", "balance": 100_000}
+        finally:
+            process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert own_containers() == set()
+    assert list(temporary.iterdir()) == []
+
+
 @pytest.mark.parametrize("until", ["sam local invoke", "it hangs"])
 def test_interrupting_sam_local_leaves_no_container(
     own_containers: Containers, hanging: Path, temporary: Path, until: str

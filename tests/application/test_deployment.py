@@ -24,7 +24,7 @@ PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 PYTHON = Path(sys.prefix) / "ministack" / "bin" / "python"
 ENDPOINT = "localdsql00000000000000001.dsql.us-east-1.on.aws"
 ACCOUNT, SECRET = "123456789012", "emulated"  # MiniStack gives functions the account's number as their access key
-START_SECONDS, COMMAND_SECONDS = 60, 120
+START_SECONDS, COMMAND_SECONDS = 60, 300
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
