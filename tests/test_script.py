@@ -2,14 +2,14 @@
 
 import postgast
 import pytest
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from dsql_lambda.script import ScriptStatement, folded, shape, split
 
 FRAGMENTS = [
     *(" 1 ", " a ", " ", "\n", "--x;\n", "/* ; /* ; */ ; */", "';'", "'a''b;'", '"x;y"', "$$;$$", "$t$ $$;$$ $t$", "E'\\';'"),
-    *("1.5e3", "::", " é ", "U&'\\00e9;'", "$1", "-", "/", "(;)", "([;])"),
+    *(" 1.5e3 ", "::", " é ", "U&'\\00e9;'", " $1 ", "-", "/", "(;)", "([;])"),
 ]
 STATEMENT = st.lists(st.sampled_from(FRAGMENTS), max_size=6).map(lambda parts: "SELECT " + "".join(parts))
 
@@ -41,7 +41,10 @@ def test_a_script_is_split(script, statements):
 @given(st.lists(STATEMENT | st.sampled_from(["", "\n"]), max_size=5).map(";".join))
 def test_postgresql_s_scanner_ends_statements_at_the_same_places(script):
     """libpg_query's, which leaves the comments before a statement in it."""
-    theirs = [shape(each) for each in postgast.split(script, method="scanner")]
+    try:
+        theirs = [shape(each) for each in postgast.split(script, method="scanner")]
+    except postgast.PgQueryError:  # what two fragments make together is no token, which is PostgreSQL's to say
+        reject()
     assert [shape(each.text) for each in split(script)] == [each for each in theirs if each]
 
 
