@@ -166,8 +166,6 @@ def _constants(tree: ast.Module) -> dict[str, ast.expr]:
                         values.setdefault(each.id, []).append(node.value if each is target else None)
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             values.setdefault(node.target.id, []).append(node.value)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            pass  # part of an assignment above, or of one that follows
         elif isinstance(node, ast.arg):
             values.setdefault(node.arg, []).append(None)
         elif isinstance(node, ast.AugAssign | ast.For | ast.comprehension | ast.NamedExpr):
