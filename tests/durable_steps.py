@@ -1,8 +1,8 @@
 """Steps of durable executions that are killed at checkpoints and cut at COMMIT: `python -m tests.durable_steps --count 1000`.
 
 At every second checkpoint the function dies, in turn before it was recorded and just after. Every step's transaction meets a
-fault: in turn each message of the flight that commits, COMMIT itself, a conflict, an unavailable server. `--every 4` means every
-fourth checkpoint and step. Each step must be applied once. Prints its figures as a line of JSON, and ends with 1 if one was not.
+fault: in turn each message of the flight that commits, COMMIT itself, a conflict, an unavailable server. `--every 6` means every
+sixth checkpoint and step. Each step must be applied once. Prints its figures as a line of JSON, and ends with 1 if one was not.
 
 The SDK polls for the end of an invocation ten times a second, so a kill costs a twentieth of a second of waiting: executions
 run side by side, and a fault is asked for in a comment of the step's own statement, so that it strikes that step.

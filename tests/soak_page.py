@@ -62,7 +62,7 @@ DURABLE = """## Durable steps
 
 `make soak`. {executions:,} executions of {steps_each} steps, by the SDK's testing package. At every second checkpoint the
 function dies, before the checkpoint was recorded or just after; every step's transaction meets a fault. Every run of the suite
-does 10,000 steps, with a fault in each fourth, and kills the durable order at each of its checkpoints, with a cut at each message
+does 10,000 steps, with a fault in each sixth, and kills the durable order at each of its checkpoints, with a cut at each message
 of COMMIT: `tests/test_durable.py`.
 
 {totals}

@@ -154,8 +154,8 @@ def test_an_sdk_that_does_not_name_the_operation_is_refused():
 
 
 def test_a_campaign_of_steps_with_kills_and_cuts_loses_and_doubles_none():
-    """Ten thousand, by two processes; every fourth checkpoint kills, every fourth step meets a fault. `make soak`: every one."""
-    found = figures_of(*(f"tests.durable_steps --count {STEPS // 2} --every 4 --first {first}" for first in (0, 5_000)))
+    """Ten thousand, by two processes; every sixth checkpoint kills, every sixth step meets a fault. `make soak`: every one."""
+    found = figures_of(*(f"tests.durable_steps --count {STEPS // 2} --every 6 --first {first}" for first in (0, 5_000)))
     print(*found, sep="\n")
     assert sum(each["steps"] for each in found) == STEPS
     assert [(each["lost"], each["doubled"]) for each in found] == [(0, 0)] * 2
