@@ -207,8 +207,8 @@ def test_every_error_that_is_raised_says_its_message():
     """In a form that this file can read; but for those that hand on somebody else's words."""
     handed_on = {
         "message",
-        "'; '.join(wrong)",
         "self._explain(refused, query.text)",
+        "'; '.join(wrong)",
         "form",
         "*context.error.args",
         "*flight.failure.args",
