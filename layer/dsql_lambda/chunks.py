@@ -14,11 +14,14 @@ from .cache import source_for
 from .checks import check_number
 from .claim import ConnectionSource, refuse_inside_transaction
 from .decorator import check_call, deadline_of
+from .emf import Metrics
 from .errors import CommitOutcomeUnknown, ConfigError, DeadlineExceeded, WriteInterrupted
+from .idempotency import Idempotency
 from .multirow import MultiRow
 from .retry import OCCRetryConfig
 from .row_chunks import Chunk, Range, chunks_of, merged, said_of
 from .runner import run_in_transaction
+from .subsegments import Tracer
 from .system import SYSTEM
 from .telemetry import StructuredLogger, Telemetry, logger_for
 from .transaction import Transaction
@@ -26,10 +29,7 @@ from .transaction import Transaction
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from .emf import Metrics
-    from .idempotency import Idempotency
     from .once import Once
-    from .subsegments import Tracer
 
 MOST_ROWS = 3000
 """DSQL's limit for the rows that a transaction modifies."""

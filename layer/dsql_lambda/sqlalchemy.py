@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import sqlalchemy
 from sqlalchemy.engine import Engine
@@ -32,19 +32,17 @@ from .claim import Claim, ConnectionSource, Place
 from .connector import as_options
 from .dbapi_view import TransactionView
 from .decorator import check_call, deadline_of
+from .emf import Metrics
 from .errors import ConnectError, DeadlineExceeded, TransactionError
 from .options import OPTION_NAMES, ConnectOptions
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction
 from .session import Session as WireSession
 from .sqlalchemy_dialect import dialect_class, url_of
+from .subsegments import Tracer
 from .system import SYSTEM
 from .telemetry import StructuredLogger, Telemetry, logger_for
 from .transaction import Transaction
-
-if TYPE_CHECKING:
-    from .emf import Metrics
-    from .subsegments import Tracer
 
 S = TypeVar("S", bound=Session)
 T = TypeVar("T")
