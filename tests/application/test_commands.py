@@ -20,7 +20,7 @@ from dsql_local.sam import makefile_build
 from dsql_local.sam.template import read_function
 
 ROOT = Path(__file__).parents[2]
-FUNCTIONS = "DurableOrderFunction, LedgerFunction, OrdersFunction, TransferFunction"
+FUNCTIONS = "DurableOrderFunction, LedgerFunction, MigrateFunction, OrdersFunction, TransferFunction"
 HANGS = """
 import time
 
