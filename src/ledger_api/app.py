@@ -73,8 +73,12 @@ def accounts(tx: Transaction) -> dict[str, Any]:
 @with_dsql_transaction(logger=logger, metrics=metrics)
 def open_account(tx: Transaction) -> tuple[dict[str, Any], int]:
     account, balance = parse_account(body(), "id"), parse_cents(body(), "balance", least=0)
-    insert = "INSERT INTO accounts (id, balance) VALUES (:id, :balance) ON CONFLICT DO NOTHING RETURNING id"
-    if not tx.run(insert, id=account, balance=balance):
+    opened = tx.run(
+        "INSERT INTO accounts (id, balance) VALUES (:id, :balance) ON CONFLICT DO NOTHING RETURNING id",
+        id=account,
+        balance=balance,
+    )
+    if not opened:
         raise ServiceError(409, f"account {account} exists")
     return {"id": account, "balance": balance}, 201
 
@@ -126,8 +130,12 @@ def transfer(event: dict[str, Any], source: str, target: str, amount: int, tx: T
         raise ServiceError(409, "insufficient funds")
     tx.defer("UPDATE accounts SET balance = balance - :amount WHERE id = :id", amount=amount, id=source)
     tx.defer("UPDATE accounts SET balance = balance + :amount WHERE id = :id", amount=amount, id=target)
-    insert = "INSERT INTO transfers (source, target, amount) VALUES (:source, :target, :amount)"
-    tx.defer(insert, source=source, target=target, amount=amount)
+    tx.defer(
+        "INSERT INTO transfers (source, target, amount) VALUES (:source, :target, :amount)",
+        source=source,
+        target=target,
+        amount=amount,
+    )
     balances = {source: balance[source] - amount, target: balance[target] + amount}
     return {"source": source, "target": target, "amount": amount, "balances": balances}
 

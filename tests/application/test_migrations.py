@@ -10,6 +10,7 @@ from dsql_lambda import ConnectOptions, Pool, apply_migrations, check_migrations
 from dsql_lambda.check import SqlText, find_sql
 from dsql_lambda.credentials import Credentials
 from dsql_local import LocalDsql
+from dsql_local.cli.database import create_roles
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "migrations").glob("*.sql"))
@@ -32,7 +33,7 @@ def test_aws_s_linter_finds_nothing_in_them() -> None:
 def test_they_apply_to_a_cluster_that_has_their_tables() -> None:
     """One that was set up before there were migrations; its money stays."""
     with LocalDsql() as dsql, Pool(options(dsql)) as pool:
-        dsql.execute("CREATE ROLE transfer WITH LOGIN")
+        create_roles(dsql, ROOT / "template.yaml")
         assert apply_migrations(ROOT / "migrations", source=pool) == [path.name for path in FILES]
         dsql.execute("DROP TABLE dsql_lambda_migrations; UPDATE accounts SET balance = 7 WHERE id = 'bob'")
         assert apply_migrations(ROOT / "migrations", source=pool) == [path.name for path in FILES]
