@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dsql_local import LocalDsql
+from dsql_local.cli.database import create_roles
 from dsql_local.sam.rie import RuntimeInterfaceEmulator
 from dsql_local.sam.template import Function, read_function
 
@@ -18,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 EVENTS = ROOT / "events"
 FILES = sorted(path.name for path in (ROOT / "migrations").glob("*.sql"))
 ROLE, OTHER = "arn:aws:iam::123456789012:role/transfer-1", "arn:aws:iam::123456789012:role/transfer-2"
-MAPPED = "SELECT pg_role_name, arn FROM sys.iam_pg_role_mappings ORDER BY arn"
+OTHERS = {user: f"arn:aws:iam::123456789012:role/{user}" for user in ("durable_order", "ledger", "orders")}
+"""The roles of the other functions, to which migrations grant too."""
+MAPPED = "SELECT pg_role_name, arn FROM sys.iam_pg_role_mappings WHERE pg_role_name = 'transfer' ORDER BY arn"
 
 Emulate = Callable[..., RuntimeInterfaceEmulator]
 
@@ -78,7 +81,8 @@ def empty(running: LocalDsql) -> Iterator[LocalDsql]:
     yield running
     running.clear_faults()
     running.restore(before)
-    running.execute("DROP ROLE IF EXISTS transfer")
+    for user in ("transfer", *OTHERS):
+        running.execute(f"DROP ROLE IF EXISTS {user}")
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +95,8 @@ def request(kind: str, response_url: ResponseUrl, roles: list[str], before: list
 
     def properties(arns: list[str]) -> dict[str, Any]:
         token = "arn:aws:lambda:us-east-1:123456789012:function:migrate"
-        return {"ServiceToken": token, "Code": "1", "Roles": [{"User": "transfer", "Arn": arn} for arn in arns]}
+        mapped = [*(("transfer", arn) for arn in arns), *OTHERS.items()]
+        return {"ServiceToken": token, "Code": "1", "Roles": [{"User": user, "Arn": arn} for user, arn in mapped]}
 
     event = {
         "RequestType": kind,
@@ -170,7 +175,7 @@ def test_a_failure_is_answered_with_its_reason(
     [answer] = response_url.answers
     assert (answer["Status"], answer["PhysicalResourceId"]) == ("FAILED", "Schema-schema")
     assert answer["Reason"].startswith("MigrationError: /")
-    assert "0001_accounts.sql:9: statement 2 of 3: refused: " in answer["Reason"]
+    assert "0001_accounts.sql:9: statement 2 of 5: refused: " in answer["Reason"]
     assert not any("X-Amz-Signature" in line for line in invocation.log_lines)
 
 
@@ -222,7 +227,7 @@ def test_an_answer_that_is_refused_is_sent_again(
 
 def test_without_a_request_the_migrations_are_applied(emulate: Emulate, function: Function, empty: LocalDsql) -> None:
     """As a pipeline invokes it; a second time there is nothing to do."""
-    empty.execute("CREATE ROLE transfer WITH LOGIN")
+    create_roles(empty, ROOT / "template.yaml")
     environment = emulate(function, empty.environment)
     event = json.loads((EVENTS / "migrate.json").read_text())
     assert environment.invoke(event).response == {"applied": FILES}
