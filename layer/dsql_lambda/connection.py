@@ -151,7 +151,9 @@ class TransactionBlock:
             raise
 
     def __del__(self) -> None:
-        self._claim.abandon()  # an interruption kept `with` from beginning
+        claim = getattr(self, "_claim", None)  # none if an interruption came first
+        if claim is not None:
+            claim.abandon()  # an interruption kept `with` from beginning
 
 
 def connect(target: ConnectOptions | str | None = None, **overrides: Any) -> Connection:

@@ -294,11 +294,13 @@ class Transaction:
 class RowStream(Iterator[dict[str, Any]]):
     """The rows of one statement, as they arrive. Closing it reads the rest away without converting it."""
 
+    _rows: Generator[list[Any], None, None] | None = None
+    """None where an interruption came before the statement was sent: its finalizer runs all the same."""
+
     def __init__(self, tx: Transaction, flight: Flight) -> None:
         self._tx = tx
         self._flight = flight
         self._names: list[str] | None = None
-        self._rows: Generator[list[Any], None, None] | None = None
         self._rows = tx._session.stream(flight)
 
     def __iter__(self) -> Self:
