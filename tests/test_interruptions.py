@@ -14,13 +14,14 @@ from tests.promises import PATHS, Alarm, shows_token
 def test_every_bytecode_of_the_commit_path():
     """Each position of two processes' halves, with each kind of exception: nothing doubled, false, lost, foreign or left open."""
     halves = figures_of("tests.interruptions write --every 2 --first 1", "tests.interruptions write --every 2 --first 2")
-    positions = halves[0]["positions"]
-    assert positions == halves[1]["positions"] > 1000
-    assert sum(half["runs"] for half in halves) == len(KINDS) * positions
-    assert sum(half["interrupted"] for half in halves) > 0.97 * len(KINDS) * positions
+    positions = [half["positions"] for half in halves]  # they differ by a wait, where an answer was not there at once
+    assert min(positions) > 1000
+    runs = [len(KINDS) * len(range(first, number + 1, 2)) for first, number in enumerate(positions, 1)]
+    assert [half["runs"] for half in halves] == runs
+    assert sum(half["interrupted"] for half in halves) > 0.9 * sum(runs)
     # COMMIT is called unknown from `send` on and not before: else "unknown" would be an excuse.
     unknown, applied = (sum(half[name] for half in halves) for name in ("unknown", "applied"))
-    assert 0 <= unknown - applied < 0.02 * len(KINDS) * positions
+    assert 0 <= unknown - applied < 0.02 * sum(runs)
 
 
 def test_some_bytecodes_of_every_path():
