@@ -38,7 +38,7 @@ class Once:
         self.value: Any = None
         """What is returned where `begin` said that the function is not to be called."""
         self.is_in_doubt = False
-        """May a COMMIT that was not answered have landed, or land later?"""
+        """May a COMMIT that was not answered have landed, or land later? Also where it turned out that it has."""
         self.was_in_doubt = False
         """Was one lost in this call, if settled since?"""
         self.settles = False
@@ -106,8 +106,8 @@ class Once:
             self.is_in_doubt = False
             return None
         if ending is Ending.ROLLED_BACK and self._looks:
-            self.is_in_doubt = False  # there is a result: this call's own, or one that excludes it
-            is_own = self._lost is not None and self._lost.ending is Ending.COMMITTED
+            # There is a result: this call's own, of which an interruption must still say so, or one that excludes it.
+            self.is_in_doubt = is_own = self._lost is not None and self._lost.ending is Ending.COMMITTED
             return self._lost if is_own else outcome
         if ending is Ending.UNKNOWN and isinstance(error, DatabaseError | InterfaceError):
             if not self.is_in_doubt:
