@@ -32,6 +32,12 @@ def test_some_bytecodes_of_every_path():
     assert all(each["interrupted"] > 0 for each in found)
 
 
+def test_the_end_of_a_settled_transaction():
+    """Where a lost COMMIT turned out to have landed, an interruption on the way to the caller says so."""
+    (found,) = figures_of("tests.interruptions settled --first 10300 --every 8")
+    assert found["interrupted"] > 200
+
+
 def test_a_fork_at_some_bytecodes():
     """The child unwinds and ends; the parent neither loses its session nor anything that it commits."""
     found = figures_of(*(f"tests.interruptions {names} --kind fork --every 199" for names in ("write cold", "read pool")))
