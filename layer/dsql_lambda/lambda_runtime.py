@@ -88,6 +88,8 @@ def turns_left(at_once: int = 1) -> int:
     another. An asynchronous one, whose records are handled in threads, takes `at_once` of them at a time, but no more than
     `asyncio` has threads for by default.
     """
+    if _BATCH not in sys.modules:
+        return 1
     for number, innermost in enumerate(_stacks()):
         frame: FrameType | None = innermost
         while frame is not None:
@@ -122,6 +124,7 @@ def _stacks() -> list[FrameType]:
 
 
 _CONTEXT_NAMES = ("context", "lambda_context")  # everybody's, Powertools' and the runtime's names for it
+_BATCH = "aws_lambda_powertools.utilities.batch"  # where it is not loaded, no stack is looked through
 _PROCESSES = ("process", "async_process")  # methods of Powertools' batch processors
 
 
