@@ -16,8 +16,9 @@ from .claim import ConnectionSource, refuse_inside_transaction
 from .decorator import check_call, deadline_of
 from .emf import Metrics
 from .errors import CommitOutcomeUnknown, ConfigError, DeadlineExceeded, WriteInterrupted
-from .idempotency import Idempotency
+from .idempotency import Idempotency, Keys, part_of
 from .multirow import MultiRow
+from .once import Once
 from .retry import OCCRetryConfig
 from .row_chunks import Chunk, Range, chunks_of, merged, said_of
 from .runner import run_in_transaction
@@ -28,8 +29,6 @@ from .transaction import Transaction
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
-
-    from .once import Once
 
 MOST_ROWS = 3000
 """DSQL's limit for the rows that a transaction modifies."""
@@ -249,8 +248,5 @@ def _key_of(idempotency: Idempotency | None, event: Any, statement: str) -> Call
     """What makes the key of a chunk. Raises `IdempotencyKeyMissing` for an event without one."""
     if idempotency is None:
         return None
-    from .idempotency import Keys, part_of  # noqa: PLC0415 - whoever has an Idempotency has loaded it
-    from .once import Once  # noqa: PLC0415 - the same
-
     key, _ = Keys(idempotency, write_in_chunks).of(event)
     return lambda chunk: Once(idempotency, *part_of(key, [statement, chunk.start], chunk.rows))
