@@ -80,6 +80,14 @@ def options(dsql: LocalDsql) -> Iterator[ConnectOptions]:
     cache._from_environment.clear()
 
 
+@pytest.fixture
+def source(options: ConnectOptions) -> Iterator[CachedConnection]:
+    """A cached connection of its own."""
+    cached = CachedConnection(options)
+    yield cached
+    cached.close()
+
+
 @dataclass
 class RecordingLogger:
     """A logger with Powertools' methods that keeps what it was told."""

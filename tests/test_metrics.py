@@ -43,14 +43,6 @@ def namespace(monkeypatch):
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "payments")
 
 
-@pytest.fixture
-def source(options):
-    """A cached connection of its own."""
-    cached = CachedConnection(options)
-    yield cached
-    cached.close()
-
-
 def add(tx):
     tx.defer(ADD)
     return tx.attempt

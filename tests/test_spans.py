@@ -17,19 +17,10 @@ from dsql_lambda import (
     retry_on_occ,
     run_transaction,
 )
-from dsql_lambda.cache import CachedConnection
 from dsql_lambda.version import __version__
 
 ADD = "UPDATE accounts SET balance = balance + 1 WHERE id = 1"
 QUICK = OCCRetryConfig(max_attempts=3, base_delay_ms=0.1, max_delay_ms=0.2)
-
-
-@pytest.fixture
-def source(options):
-    """A cached connection of its own."""
-    cached = CachedConnection(options)
-    yield cached
-    cached.close()
 
 
 def add(tx):

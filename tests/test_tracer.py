@@ -13,19 +13,10 @@ from aws_xray_sdk.core import AWSXRayRecorder
 from aws_xray_sdk.core.context import Context
 
 from dsql_lambda import CommitOutcomeUnknown, DatabaseError, OCCRetryConfig, run_transaction, with_dsql_transaction
-from dsql_lambda.cache import CachedConnection
 from dsql_local.lambda_context import LambdaContext
 
 ADD = "UPDATE accounts SET balance = balance + 1 WHERE id = 1"
 QUICK = OCCRetryConfig(max_attempts=3, base_delay_ms=0.1, max_delay_ms=0.2)
-
-
-@pytest.fixture
-def source(options):
-    """A cached connection of its own."""
-    cached = CachedConnection(options)
-    yield cached
-    cached.close()
 
 
 def add(tx):
