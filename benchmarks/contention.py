@@ -1,7 +1,7 @@
 """Contention: what a retry policy makes of many handlers on few rows, simulated.
 
 A discrete-event simulation of optimistic transactions: the snapshot is taken when the first flight arrives, and the first COMMIT
-on a row wins. The decisions and delays are the layer's own (`outcome.next_step`, `OCCRetryConfig`). Time is simulated: the same
+on a row wins. The decisions and delays are the layer's own (`failure.next_step`, `OCCRetryConfig`). Time is simulated: the same
 seed gives the same numbers on every machine.
 """
 
@@ -15,7 +15,8 @@ from random import Random
 from typing import NamedTuple
 
 from dsql_lambda import OCCConflict, OCCRetryConfig, OCCType
-from dsql_lambda.outcome import Ending, Outcome, next_step
+from dsql_lambda.attempt import Ending, Outcome
+from dsql_lambda.failure import next_step
 
 from .report import Say, Section, number, table, yes
 

@@ -27,10 +27,11 @@ def served() -> Iterator[dict[str, str]]:
     try:
         if process.stdout is None or process.stderr is None:
             raise RuntimeError("no pipe to the local DSQL")
-        said = process.stderr.readline()
-        process.stderr.readline()
-        if not said.startswith("# The local DSQL serves"):
-            raise RuntimeError(f"The local DSQL did not start: {said}{process.stderr.read()}")
+        said = ""
+        while not said.endswith(f"kill {process.pid}\n"):  # its last line
+            said += (line := process.stderr.readline())
+            if not line:
+                raise RuntimeError(f"the local DSQL did not start: {said}")
         # What it exports comes in one piece; the certificate has several lines.
         words = shlex.split(os.read(process.stdout.fileno(), 65_536).decode())
         yield dict(word.split("=", 1) for word in words if word != "export")

@@ -10,8 +10,9 @@ import inspect
 from textwrap import fill
 
 from dsql_lambda import options
-from dsql_lambda.conninfo import OBJECTS, SAMPLES_VARIABLES, URL_PARAMETERS, variable_of
+from dsql_lambda.conninfo import URL_PARAMETERS
 from dsql_lambda.options import ConnectOptions
+from dsql_lambda.variables import OBJECTS, SAMPLES_VARIABLES, variable_of
 
 _WIDTH = 118
 _PARTS_OF_A_URL = {"host": "the host", "port": "the port", "user": "the user", "database": "the path"}

@@ -3,8 +3,8 @@
 import pytest
 
 from dsql_lambda import ConfigError, DeadlineExceeded, OCCConflict, OCCRetryConfig, OCCRetryExhausted, OCCType
-from dsql_lambda.outcome import Ending, Outcome
-from dsql_lambda.runner import _Loop
+from dsql_lambda.attempt import Ending, Outcome
+from dsql_lambda.runner import Loop
 from dsql_lambda.system import NEVER, System
 
 
@@ -110,7 +110,7 @@ class Clock:
     def run(self, outcome, *, lasts, deadline_at):
         """Run attempts that all end with `outcome`, by the policy for Lambda without its jitter."""
         system = System(monotonic=lambda: self.now, sleep=self.sleep, random=lambda: 0.0)
-        loop = _Loop(OCCRetryConfig.for_lambda(), deadline_at, None, system)
+        loop = Loop(OCCRetryConfig.for_lambda(), deadline_at, None, system)
         while True:
             self.now += lasts
             loop.go_on_after(outcome)

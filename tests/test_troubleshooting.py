@@ -176,7 +176,7 @@ def test_every_log_record_has_its_entry():
     telemetry = (PACKAGE / "telemetry.py").read_text()
     logged = set(re.findall(r'_log\("\w+", "([^"]+)"|message = "([^"]+)"', telemetry))
     logged = {one or other for one, other in logged}
-    retried = set(re.findall(r'Ending\.\w+: "([a-zA-Z ]+)"', (PACKAGE / "outcome.py").read_text()))
+    retried = set(re.findall(r'Ending\.\w+: "([a-zA-Z ]+)"', (PACKAGE / "failure.py").read_text()))
     assert (len(logged), len(retried)) >= (3, 3)
     assert logged | {f"{each}, retrying" for each in retried} == set(re.findall("^### `(.+)`$", LOGS, re.MULTILINE))
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .cache import cached_connection as cached_connection
+    from .chunks import WriteInterrupted as WriteInterrupted
     from .chunks import write_in_chunks as write_in_chunks
     from .connection import Connection as Connection
     from .connection import connect as connect
@@ -37,32 +38,31 @@ if TYPE_CHECKING:
     from .errors import ConnectError as ConnectError
     from .errors import DeadlineExceeded as DeadlineExceeded
     from .errors import DsqlError as DsqlError
-    from .errors import IdempotencyKeyMissing as IdempotencyKeyMissing
-    from .errors import IdempotencyKeyReused as IdempotencyKeyReused
-    from .errors import MigrationError as MigrationError
     from .errors import OCCRetryExhausted as OCCRetryExhausted
     from .errors import ResponseError as ResponseError
     from .errors import TokenError as TokenError
     from .errors import TransactionError as TransactionError
-    from .errors import WriteInterrupted as WriteInterrupted
     from .iam_token import Token as Token
     from .idempotency import Idempotency as Idempotency
+    from .idempotency import IdempotencyKeyMissing as IdempotencyKeyMissing
+    from .idempotency import IdempotencyKeyReused as IdempotencyKeyReused
     from .json_text import jsonable as jsonable
     from .middleware import DsqlTransactionMiddleware as DsqlTransactionMiddleware
     from .migrate import apply_migrations as apply_migrations
     from .migrate import check_migrations as check_migrations
     from .migrate import pending_migrations as pending_migrations
+    from .migration_files import MigrationError as MigrationError
     from .occ import OCCConflict as OCCConflict
     from .occ import OCCType as OCCType
     from .occ import classify_occ as classify_occ
     from .occ import is_occ_error as is_occ_error
+    from .occ_loop import retry_on_occ as retry_on_occ
     from .options import ConnectOptions as ConnectOptions
     from .persistence import DsqlPersistenceLayer as DsqlPersistenceLayer
     from .pool import Pool as Pool
     from .retry import OCCRetryConfig as OCCRetryConfig
     from .role_mappings import RoleMapping as RoleMapping
     from .role_mappings import map_roles as map_roles
-    from .runner import retry_on_occ as retry_on_occ
     from .running import dsql_transaction as dsql_transaction
     from .server_errors import DatabaseError as DatabaseError
     from .server_errors import InterfaceError as InterfaceError
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "cache": ("cached_connection",),
-    "chunks": ("write_in_chunks",),
+    "chunks": ("WriteInterrupted", "write_in_chunks"),
     "connection": ("Connection", "connect"),
     "decorator": ("run_transaction", "with_dsql_transaction"),
     "durable": ("durable_transaction",),
@@ -82,27 +82,24 @@ _MODULES = {
         "ConnectError",
         "DeadlineExceeded",
         "DsqlError",
-        "IdempotencyKeyMissing",
-        "IdempotencyKeyReused",
-        "MigrationError",
         "OCCRetryExhausted",
         "ResponseError",
         "TokenError",
         "TransactionError",
-        "WriteInterrupted",
     ),
     "iam_token": ("Token",),
-    "idempotency": ("Idempotency",),
+    "idempotency": ("Idempotency", "IdempotencyKeyMissing", "IdempotencyKeyReused"),
     "json_text": ("jsonable",),
     "middleware": ("DsqlTransactionMiddleware",),
     "migrate": ("apply_migrations", "check_migrations", "pending_migrations"),
+    "migration_files": ("MigrationError",),
     "occ": ("OCCConflict", "OCCType", "classify_occ", "is_occ_error"),
+    "occ_loop": ("retry_on_occ",),
     "options": ("ConnectOptions",),
     "persistence": ("DsqlPersistenceLayer",),
     "pool": ("Pool",),
     "retry": ("OCCRetryConfig",),
     "role_mappings": ("RoleMapping", "map_roles"),
-    "runner": ("retry_on_occ",),
     "running": ("dsql_transaction",),
     "server_errors": ("DatabaseError", "InterfaceError", "ProtocolError"),
     "transaction": ("Transaction",),

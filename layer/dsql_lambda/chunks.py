@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .cache import source_for
-from .checks import check_number
 from .claim import ConnectionSource, refuse_inside_transaction
 from .decorator import check_call, deadline_of
 from .emf import Metrics
-from .errors import CommitOutcomeUnknown, ConfigError, DeadlineExceeded, WriteInterrupted
+from .errors import CommitOutcomeUnknown, ConfigError, DeadlineExceeded, TransactionError
+from .fields import check_number
 from .idempotency import Idempotency, Keys, part_of
 from .multirow import MultiRow
 from .once import Once
@@ -38,6 +38,34 @@ MOST_BYTES = 4 * 1024 * 1024
 
 _LARGEST_BYTES = 10 * 1024 * 1024
 _MOST_PARALLEL = 100
+
+
+class WriteInterrupted(TransactionError):
+    """`write_in_chunks` stopped, and some of the rows may be committed; what stopped it is the `__cause__`.
+
+    Ranges of rows are pairs: the index of the first row, from 0, and of the one behind the last.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        committed: tuple[tuple[int, int], ...] = (),
+        failed: tuple[tuple[int, int], ...] = (),
+        unknown: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.committed = committed
+        """What is committed, in order, an earlier call's included. As `committed=`, it lets another call write the others."""
+        self.failed = failed
+        """What was under way and was rolled back."""
+        self.unknown = unknown
+        """What may be committed or not, since COMMIT was not answered. Read the data to find out."""
+
+    @property
+    def resume_at(self) -> int:
+        """The first row that is not known to be committed: those before it are."""
+        return self.committed[0][1] if self.committed and self.committed[0][0] == 0 else 0
 
 
 def write_in_chunks(

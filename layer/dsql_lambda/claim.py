@@ -16,8 +16,8 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Protocol
 
+from .attempt import Evidence
 from .errors import TransactionError
-from .evidence import Evidence
 from .session import Session
 from .system import NEVER
 

@@ -6,27 +6,28 @@ Knows what a user may do with a single connection; how it is opened, and what ha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import sql as sql_text
-from .claim import Claim, Lease, Place
+from .claim import Claim, Place
 from .connector import ConnectionFactory, as_options
 from .driver import native
 from .errors import TransactionError
-from .evidence import Evidence
 from .flight import Statement
 from .options import ConnectOptions
-from .outcome import Ending, outcome_of, outcome_unknown
 from .pg8000_adapter import PipelinedConnection
-from .retry import OCCRetryConfig
-from .runner import call_after_commit, raise_in_doubt, run_in_transaction
+from .runner import run_in_transaction
 from .session import Session
-from .system import NEVER
 from .telemetry import Telemetry
 from .transaction import Transaction
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from .retry import OCCRetryConfig
+    from .transaction_block import TransactionBlock
+else:
+    OCCRetryConfig = TransactionBlock = Any  # for `typing.get_type_hints`: whoever uses one has loaded it
 
 
 class Connection(PipelinedConnection, native.Connection):  # type: ignore[misc]
@@ -72,6 +73,8 @@ class Connection(PipelinedConnection, native.Connection):  # type: ignore[misc]
 
         Raises `CommitOutcomeUnknown` when COMMIT was sent and no answer came.
         """
+        from .transaction_block import TransactionBlock  # noqa: PLC0415 - loaded by those who open connections themselves
+
         return TransactionBlock(self, read_only=read_only)
 
     # A source of connections: itself.
@@ -101,59 +104,6 @@ class Connection(PipelinedConnection, native.Connection):  # type: ignore[misc]
     def _checkin(self, claim: Claim, reason: str) -> None:
         """Let the next transaction have it."""
         self._place.release(claim)
-
-
-class TransactionBlock:
-    """`with connection.transaction() as tx:`, a transaction without retry."""
-
-    def __init__(self, connection: Connection, *, read_only: bool) -> None:
-        self._connection = connection
-        self._read_only = read_only
-        self._claim = Lease(self)
-        self._claim.evidence = Evidence()
-        self._tx: Transaction | None = None
-
-    def __enter__(self) -> Transaction:
-        session = self._connection._checkout(self._claim, NEVER)
-        self._tx = Transaction(session, evidence=self._claim.evidence, read_only=self._read_only)
-        return self._tx
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        claim, tx = self._claim, self._tx
-        if tx is None:
-            return
-        commits = error is None and not tx.has_ended
-        try:
-            try:
-                if commits:
-                    self._commit(tx)
-            finally:
-                tx.end()
-                self._connection._checkin(claim, "")
-            if commits and tx.after:
-                call_after_commit(tx.after, None, None)
-        except BaseException as failure:
-            claim.abandon()
-            if claim.evidence.may_have_committed and not self._read_only:
-                raise_in_doubt(failure, tx.attempt)
-            raise
-
-    def _commit(self, tx: Transaction) -> None:
-        evidence = self._claim.evidence
-        try:
-            tx.commit()
-        except Exception as error:
-            outcome = outcome_of(evidence, error, self._connection._session.transport.failure, "commit")
-            if outcome.ending is Ending.COMMITTED:
-                return
-            if outcome.ending is Ending.UNKNOWN:
-                raise outcome_unknown(tx.attempt) from outcome.error
-            raise
-
-    def __del__(self) -> None:
-        claim = getattr(self, "_claim", None)  # none if an interruption came first
-        if claim is not None:
-            claim.abandon()  # an interruption kept `with` from beginning
 
 
 def connect(target: ConnectOptions | str | None = None, **overrides: Any) -> Connection:

@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from .errors import TokenError
-from .frozen import Frozen
+from .fields import Frozen
 
 
 class Credentials(Frozen):

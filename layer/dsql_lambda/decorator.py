@@ -15,7 +15,6 @@ from .cache import open_at_init, source_for
 from .claim import ConnectionSource, published_at
 from .lambda_runtime import deadline_after, remaining_ms, turns_left
 from .options import ConnectOptions
-from .retry import OCCRetryConfig, check_retry
 from .runner import run_in_transaction
 from .stacked import Response, called_of, is_durable, refuse_idempotent_below, seen_without_tx, signature_of
 from .telemetry import StructuredLogger, Telemetry, logger_for
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from .emf import Metrics
     from .idempotency import Idempotency, Keys
     from .once import Once
+    from .retry import OCCRetryConfig
     from .subsegments import Tracer
 else:
-    Idempotency = Metrics = Tracer = Any  # for `typing.get_type_hints`: whoever uses one has loaded it
+    Idempotency = Metrics = OCCRetryConfig = Tracer = Any  # for `typing.get_type_hints`: whoever uses one has loaded it
 
 
 def run_transaction(
@@ -233,7 +233,10 @@ def check_call(source: object, retry: object) -> None:
     if source is not None and not hasattr(source, "_checkout"):
         kind = type(source).__name__
         raise TypeError(f"source is a {kind}: it must be a Connection or a Pool, or None for the cached connection")
-    check_retry(retry)
+    if retry is not None:
+        from .retry import check_retry  # noqa: PLC0415 - whoever has an OCCRetryConfig has loaded it
+
+        check_retry(retry)
 
 
 def _inspected(function: Callable[..., Any]) -> tuple[inspect.Signature, int | None]:

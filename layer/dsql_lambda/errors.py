@@ -4,17 +4,18 @@
     ├── ConfigError (also a ValueError)     an option is missing, malformed or contradicts another
     ├── TokenError                          no credentials, or none that can sign
     ├── ConnectError                        no connection: name, network, TLS or a refusal; says what to check
-    ├── MigrationError                      a migration that can't be applied, or is not what was applied
+    ├── MigrationError                      a migration that can't be applied, or is not what was applied (`migration_files`)
     └── TransactionError                    a transaction that can't go on, or was used wrongly
         ├── OCCRetryExhausted               every attempt met a conflict, or the deadline came first
         ├── CommitOutcomeUnknown            COMMIT was sent, no answer came: committed or not
         ├── DeadlineExceeded                no time was left, before any conflict
-        ├── WriteInterrupted                `write_in_chunks` stopped: says which rows are committed
+        ├── WriteInterrupted                `write_in_chunks` stopped: says which rows are committed (`chunks`)
         ├── AfterCommitError                committed, and then a function of `tx.after_commit` raised
         ├── ResponseError                   the function's value can't be marshalled or stored
-        ├── IdempotencyKeyMissing           an event without the key that its function is idempotent by
-        └── IdempotencyKeyReused            the key of an earlier event, with another payload
+        ├── IdempotencyKeyMissing           an event without the key that its function is idempotent by (`idempotency`)
+        └── IdempotencyKeyReused            the key of an earlier event, with another payload (`idempotency`)
 
+An error that one feature alone raises stands in the feature's module: whoever does not use it does not pay for its import.
 What the server says of a statement is a `DatabaseError` (module `server_errors`): pg8000's own, with its SQLSTATE.
 All of them can be pickled; none carries a token, a password or a secret.
 """
@@ -43,21 +44,6 @@ class ConnectError(DsqlError):
         """The server's SQLSTATE where it answered at all, as `08006` or `53300`; else empty."""
         self.hint = hint
         """The server's own reason (DSQL puts it in the HINT field); else empty."""
-
-
-class MigrationError(DsqlError):
-    """A migration that can't be applied, or that is not what was applied. Says which file, line and statement, and what to do."""
-
-    def __init__(self, message: str, *, file: str = "", line: int = 0, number: int = 0, statement: str = "") -> None:
-        super().__init__(message)
-        self.file = file
-        """The file, where the error is about one; else empty."""
-        self.line = line
-        """The line that the statement begins on, from 1; else 0."""
-        self.number = number
-        """Which statement of the file it is, from 1; else 0."""
-        self.statement = statement
-        """The statement's text; else empty."""
 
 
 class TransactionError(DsqlError):
@@ -121,41 +107,5 @@ class AfterCommitError(TransactionError):
         """What the functions raised, in their order. None of them kept the others from running."""
 
 
-class WriteInterrupted(TransactionError):
-    """`write_in_chunks` stopped, and some of the rows may be committed; what stopped it is the `__cause__`.
-
-    Ranges of rows are pairs: the index of the first row, from 0, and of the one behind the last.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        committed: tuple[tuple[int, int], ...] = (),
-        failed: tuple[tuple[int, int], ...] = (),
-        unknown: tuple[tuple[int, int], ...] = (),
-    ) -> None:
-        super().__init__(message)
-        self.committed = committed
-        """What is committed, in order, an earlier call's included. As `committed=`, it lets another call write the others."""
-        self.failed = failed
-        """What was under way and was rolled back."""
-        self.unknown = unknown
-        """What may be committed or not, since COMMIT was not answered. Read the data to find out."""
-
-    @property
-    def resume_at(self) -> int:
-        """The first row that is not known to be committed: those before it are."""
-        return self.committed[0][1] if self.committed and self.committed[0][0] == 0 else 0
-
-
 class ResponseError(TransactionError):
     """The function's value can't be marshalled by Lambda, or stored as JSON. Says which part of it; nothing was committed."""
-
-
-class IdempotencyKeyMissing(TransactionError):
-    """The event has no idempotency key, or no caller, where the function's `Idempotency` looks for it. Nothing was done."""
-
-
-class IdempotencyKeyReused(TransactionError):
-    """An earlier event had the same idempotency key and another payload. Nothing was done."""

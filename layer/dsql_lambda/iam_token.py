@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .credentials import Credentials, chain_credentials, environment_credentials, read_credentials
-from .frozen import Frozen
+from .fields import Frozen
 
 try:
     # As `random` does: importing `hashlib`, or `hmac` which imports it, costs more than all the rest of a token, for it asks

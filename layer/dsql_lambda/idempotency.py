@@ -18,9 +18,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from .checks import check_choice, check_number, check_table, check_text
-from .errors import ConfigError, IdempotencyKeyMissing
-from .frozen import Frozen
+from .errors import ConfigError, TransactionError
+from .fields import Frozen, check_choice, check_number, check_table, check_text
 from .json_text import plain
 
 Lookup = Literal["first", "ride"]
@@ -38,6 +37,14 @@ _SAME_EACH_TIME = (
     (("eventID", "dynamodb"), ("eventID",)),  # a record of a DynamoDB stream; its images may have sets, which have no order
     (("requestContext",), ("requestContext.http.method", "httpMethod", "rawPath", "path", "queryStringParameters", "body")),
 )
+
+
+class IdempotencyKeyMissing(TransactionError):
+    """The event has no idempotency key, or no caller, where the function's `Idempotency` looks for it. Nothing was done."""
+
+
+class IdempotencyKeyReused(TransactionError):
+    """An earlier event had the same idempotency key and another payload. Nothing was done."""
 
 
 class Idempotency(Frozen):

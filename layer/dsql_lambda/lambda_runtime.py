@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-from .checks import check_number
+from .fields import check_number
 from .system import NEVER
 
 INIT_SECONDS: Final = 3.0

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any, cast
 from aws_lambda_powertools.event_handler.api_gateway import ApiGatewayResolver, Response
 from aws_lambda_powertools.event_handler.middlewares import BaseMiddlewareHandler, NextMiddleware
 
+from .attempt import Ending
 from .cache import open_at_init, source_for
-from .checks import check_number
 from .claim import ConnectionSource
 from .decorator import check_call, deadline_of
 from .errors import ResponseError
+from .failure import outcome_of
+from .fields import check_number
 from .json_text import place_of_failure
 from .lambda_runtime import deadline_after
 from .options import ConnectOptions
-from .outcome import Ending, outcome_of
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction
 from .running import dsql_transaction

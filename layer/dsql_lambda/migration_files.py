@@ -13,12 +13,27 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from .errors import MigrationError
+from .errors import DsqlError
 from .script import ScriptStatement, shape, split
 
 _NAME = re.compile(r"([0-9]{4})_([a-z0-9_]+)\.sql")
 _DATA = frozenset({"INSERT", "UPDATE", "DELETE", "SELECT", "WITH", "VALUES", "TABLE"})
 _ENDS_ANOTHER = frozenset({"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "PREPARE", "SAVEPOINT", "RELEASE"})
+
+
+class MigrationError(DsqlError):
+    """A migration that can't be applied, or that is not what was applied. Says which file, line and statement, and what to do."""
+
+    def __init__(self, message: str, *, file: str = "", line: int = 0, number: int = 0, statement: str = "") -> None:
+        super().__init__(message)
+        self.file = file
+        """The file, where the error is about one; else empty."""
+        self.line = line
+        """The line that the statement begins on, from 1; else 0."""
+        self.number = number
+        """Which statement of the file it is, from 1; else 0."""
+        self.statement = statement
+        """The statement's text; else empty."""
 
 
 class Migration(NamedTuple):

@@ -19,8 +19,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
-from .errors import MigrationError
-from .migration_files import Migration, is_data
+from .migration_files import Migration, MigrationError, is_data
 from .transaction import Transaction
 
 TABLE: Final = "dsql_lambda_migrations"

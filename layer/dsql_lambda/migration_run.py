@@ -17,9 +17,9 @@ from . import catalog as catalogs
 from . import jobs, migration_records
 from .claim import ConnectionSource
 from .dsql_forms import dsql_form
-from .errors import CommitOutcomeUnknown, DeadlineExceeded, DsqlError, MigrationError, OCCRetryExhausted
+from .errors import CommitOutcomeUnknown, DeadlineExceeded, DsqlError, OCCRetryExhausted
 from .lambda_runtime import deadline_after
-from .migration_files import Migration
+from .migration_files import Migration, MigrationError
 from .migration_records import LEASE_SECONDS, TABLE, Kind, Step
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction

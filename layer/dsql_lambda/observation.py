@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from .evidence import Evidence
+from .attempt import Evidence
 from .occ import OCCConflict
 from .options import ConnectOptions
 from .server_errors import DatabaseError

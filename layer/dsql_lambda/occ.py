@@ -13,7 +13,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from .errors import CommitOutcomeUnknown
-from .frozen import Frozen
+from .fields import Frozen
 
 SERIALIZATION_FAILURE = "40001"
 _LONGEST_CHAIN = 32  # of causes; an error can be made its own cause

@@ -18,12 +18,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from .errors import IdempotencyKeyReused
-from .evidence import Evidence
-from .idempotency import MOST_BYTES, Idempotency
+from .attempt import Ending, Evidence, Outcome
+from .idempotency import MOST_BYTES, Idempotency, IdempotencyKeyReused
 from .json_text import to_json
 from .occ import OCCConflict, OCCType
-from .outcome import Ending, Outcome
 from .server_errors import DatabaseError, InterfaceError
 from .transaction import Transaction
 

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from .checks import check_number, check_text
-from .conninfo import read_url, read_variables
 from .endpoint import checked_host, endpoint_of, is_cluster_id, is_region, region_in
 from .errors import ConfigError
-from .frozen import Frozen
+from .fields import Frozen, check_number, check_text
 from .iam_token import LONGEST_TOKEN_SECS, Signer, Token
+from .variables import read_variables
 from .version import __version__
 
 ADMIN = "admin"
@@ -110,7 +109,7 @@ class ConnectOptions(Frozen):
         say is taken from `environ` (the process's unless given), as libpq does. An unknown or repeated parameter, a password and
         a weaker `sslmode` are a `ConfigError`.
         """
-        return cls(**_merged(os.environ if environ is None else environ, read_url(url, _DEFAULTS), overrides))
+        return cls(**_merged(os.environ if environ is None else environ, _read_url(url), overrides))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> ConnectOptions:
@@ -120,7 +119,7 @@ class ConnectOptions(Frozen):
         """
         environ = os.environ if environ is None else environ
         url = environ.get("DSQL_URL", "")
-        return cls(**_merged(environ, read_url(url, _DEFAULTS) if url else {}, overrides))
+        return cls(**_merged(environ, _read_url(url) if url else {}, overrides))
 
     def replace(self, **changes: Any) -> Self:
         """The same options with some changed, validated again. A new host brings its own region unless one is given."""
@@ -256,6 +255,12 @@ def _configured_region(profile: str) -> str:
         return botocore.session.Session(profile=profile or None).get_config_variable("region") or ""
     except Exception as error:
         raise ConfigError(f"the AWS configuration can't be read for a region: {error}") from error
+
+
+def _read_url(url: str) -> dict[str, Any]:
+    from .conninfo import read_url  # noqa: PLC0415 - an import costs cold start: for those who have a connection string
+
+    return read_url(url, _DEFAULTS)
 
 
 def _merged(environ: Mapping[str, str], url: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

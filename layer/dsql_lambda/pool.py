@@ -19,11 +19,11 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from .checks import check_number
 from .claim import Claim, Lease, Place
 from .connection import Connection
 from .connector import MAX_AGE_SECONDS, ConnectionFactory, as_options
 from .errors import ConnectError, DeadlineExceeded
+from .fields import check_number
 from .lambda_runtime import is_lambda
 from .options import ConnectOptions
 from .retry import OCCRetryConfig, check_retry

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Literal, get_args
 
-from .checks import check_choice, check_number
 from .errors import ConfigError
-from .frozen import Frozen
+from .fields import Frozen, check_choice, check_number
 from .occ import OCCType
 
 Jitter = Literal["additive", "full"]

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from .connection import Connection
 from .errors import ConfigError
+from .occ_loop import retry_on_occ
 from .retry import OCCRetryConfig
-from .runner import retry_on_occ
 from .server_errors import DatabaseError
 
 _ARN = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:(role|user)/[A-Za-z0-9+=,.@_/-]+")

@@ -1,7 +1,8 @@
-"""The loop: attempts at a transaction until one ends for good. `run_in_transaction`, `retry_on_occ`.
+"""The loop: attempts at a transaction until one ends for good. `run_in_transaction`.
 
-The only place that retries. Knows attempts and deadlines; connections come from a `ConnectionSource` and go back to it. What
-an attempt's ending is called, and what follows it, is decided in `outcome`. Clock, sleep and random are injected.
+The only loop that retries (`retry_on_occ` borrows it). Knows attempts and deadlines; connections come from a `ConnectionSource`
+and go back to it. What a failed attempt's ending is called, and what follows it, is decided in `failure`, which is loaded with
+the first one. Clock, sleep and random are injected.
 
 An exception of somebody else's (a signal handler, another thread, no memory) can come between any two bytecodes. It is never
 a reason to try again. Where COMMIT may have been sent it becomes `CommitOutcomeUnknown`, or carries a note that says so.
@@ -14,25 +15,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import claim as claims
+from .attempt import Ending, Evidence, Outcome, outcome_unknown
 from .claim import Claim, ConnectionSource
 from .errors import AfterCommitError, CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted
-from .evidence import Evidence
-from .lambda_runtime import deadline_after
-from .occ import classify_occ
-from .outcome import RETRIED, Ending, Outcome, Step, next_step, outcome_of, outcome_unknown
-from .retry import OCCRetryConfig, default_retry
+from .server_errors import ConnectionLost
 from .session import Session
 from .system import NEVER, SYSTEM, System
 from .telemetry import Telemetry
 from .transaction import Transaction
 
 if TYPE_CHECKING:
-    from .emf import Metrics
     from .observation import Observation
     from .once import Once
-    from .subsegments import Tracer
-else:
-    Metrics = Tracer = Any  # for `typing.get_type_hints`: whoever uses one has loaded it
+    from .retry import OCCRetryConfig
 
 T = TypeVar("T")
 
@@ -60,7 +55,7 @@ def run_in_transaction(
     claim = Claim(sys._getframe(), deadline_at=deadline_at)
     claims.begin(claim)
     retry = retry or getattr(source, "retry", None)
-    loop = _Loop(retry, deadline_at, telemetry, system, read_only=read_only, by_keyword=by_keyword, check=check, once=once)
+    loop = Loop(retry, deadline_at, telemetry, system, read_only=read_only, by_keyword=by_keyword, check=check, once=once)
     try:
         try:
             observation = loop.observation = telemetry.observe(source, system) if telemetry is not None else None
@@ -129,7 +124,7 @@ def raise_in_doubt(error: BaseException, attempt: int, *, has_key: bool = False)
     error.add_note("COMMIT was sent before this interruption: the transaction may be committed or not")
 
 
-class _Loop:
+class Loop:
     """What one call of the loop has seen so far, and what follows each attempt."""
 
     def __init__(
@@ -170,7 +165,9 @@ class _Loop:
         self._was_stale = False
         if outcome.ending is Ending.CONFLICT:
             self._last_conflict = outcome
-        retry = self._retry = self._retry or default_retry()
+        from .failure import RETRIED, Step, next_step  # noqa: PLC0415 - loaded by whoever found the failure
+
+        retry = self._retry = self._retry or _default_retry()
         telemetry = self._telemetry = self._telemetry or Telemetry()
         now = self.monotonic()
         step = next_step(
@@ -212,7 +209,7 @@ class _Loop:
     def say_failed(self, error: BaseException, *, is_in_doubt: bool) -> None:
         """The transaction ends with an error. It becomes `CommitOutcomeUnknown` where COMMIT `is_in_doubt`."""
         if is_in_doubt and isinstance(error, Exception) and not isinstance(error, _EXPLICIT):
-            retry, telemetry = self._retry or default_retry(), self._telemetry or Telemetry()
+            retry, telemetry = self._retry or _default_retry(), self._telemetry or Telemetry()
             remaining = self.deadline_at - self.monotonic()
             telemetry.outcome_unknown(attempt=self.attempt, max_attempts=retry.max_attempts, remaining=remaining)
         if self.observation is not None:
@@ -224,7 +221,7 @@ class _Loop:
         self._began_at = self.monotonic()
 
 
-def _attempt(function: Callable[..., T], source: ConnectionSource, claim: Claim, loop: _Loop) -> Outcome:
+def _attempt(function: Callable[..., T], source: ConnectionSource, claim: Claim, loop: Loop) -> Outcome:
     """Run the function once in a transaction on a connection of the source, and say how that ended."""
     reason = ""
     session: Session | None = None
@@ -249,7 +246,7 @@ def _attempt(function: Callable[..., T], source: ConnectionSource, claim: Claim,
             source._checkin(claim, reason)
 
 
-def _probe(tx: Transaction, session: Session, evidence: Evidence, loop: _Loop) -> Outcome | None:
+def _probe(tx: Transaction, session: Session, evidence: Evidence, loop: Loop) -> Outcome | None:
     """On a connection that was idle for long: send BEGIN alone, since a dead one often shows only when it is used."""
     is_long_idle = session.clock() - session.used_at >= session.probe_after_secs
     restores = session.has_settings and session.configure is not None
@@ -262,14 +259,14 @@ def _probe(tx: Transaction, session: Session, evidence: Evidence, loop: _Loop) -
         if is_long_idle:
             tx.begin()
     except Exception as error:  # noqa: BLE001 - whatever it is, its ending is named
-        outcome = outcome_of(evidence, error, session.transport.failure, "begin")
+        outcome = _failed(evidence, error, session.transport.failure, "begin")
         is_silent = outcome.ending is Ending.OUT_OF_TIME and loop.monotonic() < loop.deadline_at
         return Outcome(Ending.STALE, error=error) if is_silent or outcome.ending is Ending.BROKEN else outcome
     session.transport.deadline_at = loop.deadline_at
     return None
 
 
-def _run_and_commit(function: Callable[..., T], tx: Transaction, session: Session, evidence: Evidence, loop: _Loop) -> Outcome:
+def _run_and_commit(function: Callable[..., T], tx: Transaction, session: Session, evidence: Evidence, loop: Loop) -> Outcome:
     value: Any = None
     raised: Exception | None = None
     once = loop.once
@@ -288,23 +285,22 @@ def _run_and_commit(function: Callable[..., T], tx: Transaction, session: Sessio
     if tx.has_ended:
         if raised is None:
             return Outcome(Ending.ROLLED_BACK, value=value)
-        conflict = classify_occ(evidence.failure)
-        return Outcome(Ending.CONFLICT if conflict else Ending.FAILED, error=raised, conflict=conflict)
+        return _failed_after_rollback(evidence, raised)
     if raised is not None or evidence.failure is not None or evidence.interruption is not None or lost is not None:
-        return outcome_of(evidence, raised, lost, "statement")
+        return _failed(evidence, raised, lost, "statement")
     if loop.monotonic() >= loop.deadline_at:
         return Outcome(Ending.OUT_OF_TIME, phase="function")
     return _commit(value, tx, session, evidence, loop)
 
 
-def _commit(value: Any, tx: Transaction, session: Session, evidence: Evidence, loop: _Loop) -> Outcome:
+def _commit(value: Any, tx: Transaction, session: Session, evidence: Evidence, loop: Loop) -> Outcome:
     observation = loop.observation
     if observation is not None:
         observation.begin_commit(evidence)
     try:
         tx.commit()
     except Exception as error:  # noqa: BLE001
-        outcome = outcome_of(evidence, error, session.transport.failure, "commit")
+        outcome = _failed(evidence, error, session.transport.failure, "commit")
         outcome.value, outcome.after = value, tx.after
     else:
         outcome = Outcome(Ending.COMMITTED, value=value, after=tx.after)
@@ -313,46 +309,22 @@ def _commit(value: Any, tx: Transaction, session: Session, evidence: Evidence, l
     return outcome
 
 
-def retry_on_occ(
-    function: Callable[[], T],
-    retry: OCCRetryConfig | None = None,
-    *,
-    timeout: float | None = None,
-    logger: Any = None,
-    metrics: Metrics | None = None,
-    tracer: Tracer | None = None,
-) -> T:
-    """Call a function that runs its own transaction, again when it raises a conflict.
+# What only a failure needs is loaded with the first one. If that import fails, the evidence decides what the caller is told.
 
-    The function may be called several times: it must have no effect outside its transaction. A conflict is found along
-    `__cause__` and `orig` too, as Django, Tortoise and SQLAlchemy wrap it. After `timeout` seconds no other attempt begins.
-    `logger`, `metrics` and `tracer` are Powertools'. Raises `OCCRetryExhausted` when no attempt is left, its last conflict as
-    the `__cause__`; any other error as it is.
-    """
-    telemetry = Telemetry(function, logger=logger, metrics=metrics, tracer=tracer)
-    loop = _Loop(retry, deadline_after(timeout), telemetry)
-    observation = telemetry.observe(None, SYSTEM)
-    try:
-        while True:
-            if observation is not None:
-                observation.begin_attempt(loop.attempt)
-            try:
-                value = function()
-            except Exception as error:
-                conflict = classify_occ(error)
-                if conflict is None:
-                    raise
-                outcome = Outcome(Ending.CONFLICT, error=error, conflict=conflict)
-            else:
-                break
-            if observation is not None:
-                observation.end_attempt(outcome.ending.value, conflict=conflict, error=outcome.error)
-            loop.go_on_after(outcome)
-    except BaseException as error:
-        if observation is not None:
-            observation.end(error=error)
-        raise
-    if observation is not None:
-        observation.end_attempt(Ending.COMMITTED.value)
-        observation.end(Ending.COMMITTED.value)
-    return value
+
+def _failed(evidence: Evidence, raised: Exception | None, lost: ConnectionLost | None, phase: str) -> Outcome:
+    from .failure import outcome_of  # noqa: PLC0415
+
+    return outcome_of(evidence, raised, lost, phase)
+
+
+def _failed_after_rollback(evidence: Evidence, raised: Exception) -> Outcome:
+    from .failure import outcome_of_rolled_back  # noqa: PLC0415
+
+    return outcome_of_rolled_back(evidence, raised)
+
+
+def _default_retry() -> OCCRetryConfig:
+    from .retry import default_retry  # noqa: PLC0415
+
+    return default_retry()

@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from . import parameters, rows, values
+from .attempt import Evidence
 from .driver import core
-from .evidence import Evidence
 from .flight import Flight, Result, Statement
 from .server_errors import (
     ConnectionLost,

@@ -1,7 +1,7 @@
 """One attempt's view of the database: `Transaction`, what a decorated function gets as `tx`.
 
 The only BEGIN, COMMIT and ROLLBACK of the package. Knows which statements share a flight; knows nothing of retries, of where
-the connection comes from, or of what an ending means (module `outcome`).
+the connection comes from, or of what an ending means (module `failure`).
 
     BEGIN                  leaves in the flight of the first statement, or alone where the loop wants its answer first
     RESET ALL              leaves with BEGIN where an earlier transaction has SET something
@@ -19,8 +19,8 @@ from contextlib import suppress
 from typing import Any, NoReturn, Self
 
 from . import sql as sql_text
+from .attempt import Evidence
 from .errors import TransactionError
-from .evidence import Evidence
 from .flight import Flight, Statement
 from .server_errors import DatabaseError, InterfaceError
 from .session import IDLE, IN_TRANSACTION, Session

@@ -1,13 +1,21 @@
-"""What one attempt at a transaction is judged by: `Evidence`.
+"""What is known of one attempt at a transaction: its `Evidence`, and the `Outcome` with its `Ending` that it is judged to have.
 
-Made for the attempt, so that what was learnt of an earlier one can't be seen by a later one. Each fact is written before the
-act that it is about. Knows flights and the server's errors; decides nothing (module `outcome`).
+The evidence is made for the attempt, so that what was learnt of an earlier one can't be seen by a later one. Each fact is
+written before the act that it is about. Knows flights and the server's errors; how a failed attempt is judged, and what follows,
+is module `failure`'s.
 """
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from .errors import CommitOutcomeUnknown
 from .flight import Flight
 from .server_errors import DatabaseError
+
+if TYPE_CHECKING:
+    from .occ import OCCConflict
 
 
 class Evidence:
@@ -51,3 +59,49 @@ class Evidence:
         if commit is None or not isinstance(failure, DatabaseError) or commit.results[-1].error is not failure:
             return False
         return failure.sqlstate == "XX000" or (failure.is_fatal and failure.sqlstate != "40001")
+
+
+class Ending(Enum):
+    """What became of an attempt."""
+
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled_back"
+    CONFLICT = "conflict"
+    UNAVAILABLE = "unavailable"
+    BROKEN = "broken"
+    STALE = "stale"
+    UNKNOWN = "unknown"
+    OUT_OF_TIME = "out_of_time"
+    FAILED = "failed"
+
+
+class Outcome:
+    """An attempt's ending, with what belongs to it."""
+
+    __slots__ = ("after", "conflict", "ending", "error", "phase", "value")
+
+    def __init__(
+        self,
+        ending: Ending,
+        *,
+        value: Any = None,
+        error: BaseException | None = None,
+        conflict: OCCConflict | None = None,
+        phase: str = "",
+        after: list[Any] | None = None,
+    ) -> None:
+        self.after = after
+        """What `tx.after_commit` was given: functions with their arguments."""
+        self.ending = ending
+        self.value = value
+        self.error = error
+        self.conflict = conflict
+        self.phase = phase
+
+
+def outcome_unknown(attempt: int, *, has_key: bool = False) -> CommitOutcomeUnknown:
+    """The error for a COMMIT that was handed over and not answered."""
+    advice = "deliver the event again with its idempotency key" if has_key else "read the data before you run it again"
+    return CommitOutcomeUnknown(
+        f"COMMIT was sent and no answer came: the transaction may be committed or not; {advice}", attempts=attempt
+    )

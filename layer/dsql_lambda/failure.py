@@ -1,7 +1,8 @@
-"""What became of an attempt, decided from its evidence: `Ending`, `Outcome`, `outcome_of`, and what follows: `next_step`.
+"""What a failed attempt ended as, decided from its evidence: `outcome_of`, and what follows it: `next_step`.
 
 Pure: sends nothing, reads no clock. An ending is named by what the connection and the server said, not by what the function
-made of it.
+made of it. Loaded with the first failure: an import is cold start. One that fails leaves the evidence as it is, and by that
+the caller is told.
 
     COMMITTED, ROLLED_BACK   the function's value is returned
     CONFLICT                 40001 in a statement or at COMMIT: again, if attempts and time are left
@@ -15,55 +16,15 @@ made of it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
-from typing import Any
 
-from .errors import CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted, TransactionError
-from .evidence import Evidence
-from .occ import OCCConflict, OCCType, classify_occ
+from .attempt import Ending, Evidence, Outcome, outcome_unknown
+from .errors import DeadlineExceeded, OCCRetryExhausted, TransactionError
+from .occ import OCCType, classify_occ
 from .retry import OCCRetryConfig
 from .server_errors import ConnectionLost, DatabaseError, DeadlineReached, InterfaceError
 
 _INTERNAL_ERROR = "XX000"  # what DSQL says when it is unavailable
 _ENDS_THE_SESSION = ("57", "53", "XX")  # classes of FATAL that a new connection mends: shutdown, resources, internal
-
-
-class Ending(Enum):
-    """What became of an attempt."""
-
-    COMMITTED = "committed"
-    ROLLED_BACK = "rolled_back"
-    CONFLICT = "conflict"
-    UNAVAILABLE = "unavailable"
-    BROKEN = "broken"
-    STALE = "stale"
-    UNKNOWN = "unknown"
-    OUT_OF_TIME = "out_of_time"
-    FAILED = "failed"
-
-
-class Outcome:
-    """An attempt's ending, with what belongs to it."""
-
-    __slots__ = ("after", "conflict", "ending", "error", "phase", "value")
-
-    def __init__(
-        self,
-        ending: Ending,
-        *,
-        value: Any = None,
-        error: BaseException | None = None,
-        conflict: OCCConflict | None = None,
-        phase: str = "",
-        after: list[Any] | None = None,
-    ) -> None:
-        self.after = after
-        """What `tx.after_commit` was given: functions with their arguments."""
-        self.ending = ending
-        self.value = value
-        self.error = error
-        self.conflict = conflict
-        self.phase = phase
 
 
 class Step:
@@ -135,12 +96,10 @@ def _outcome_of_commit(evidence: Evidence, raised: Exception | None, lost: Conne
     return Outcome(Ending.FAILED, error=raised or failure)
 
 
-def outcome_unknown(attempt: int, *, has_key: bool = False) -> CommitOutcomeUnknown:
-    """The error for a COMMIT that was handed over and not answered."""
-    advice = "deliver the event again with its idempotency key" if has_key else "read the data before you run it again"
-    return CommitOutcomeUnknown(
-        f"COMMIT was sent and no answer came: the transaction may be committed or not; {advice}", attempts=attempt
-    )
+def outcome_of_rolled_back(evidence: Evidence, raised: Exception) -> Outcome:
+    """The same, where the function rolled back by itself and then raised: its error counts, unless a conflict made it do so."""
+    conflict = classify_occ(evidence.failure)
+    return Outcome(Ending.CONFLICT if conflict else Ending.FAILED, error=raised, conflict=conflict)
 
 
 def next_step(
