@@ -274,12 +274,12 @@ def test_the_token_is_refreshed_in_the_background(dsql, options, wall_clock):
     credentials = Credentials(access_key="defaultkey", secret_key="defaultsecret")
     with Pool(options, credentials=credentials, token_duration_secs=5, system=System(clock=wall_clock.time)) as pool:
         with pool.connection():
-            first = pool._factory.signer.token()
+            first = pool._recycler.factory.signer.token()
         end = time.monotonic() + 10
-        while pool._factory.signer._kept and pool._factory.signer._kept[0] is first and time.monotonic() < end:
+        while pool._recycler.factory.signer._kept and pool._recycler.factory.signer._kept[0] is first and time.monotonic() < end:
             threading.Event().wait(0.02)
-        assert pool._factory.signer._kept
-        assert pool._factory.signer._kept[0].signed_at > first.signed_at
+        assert pool._recycler.factory.signer._kept
+        assert pool._recycler.factory.signer._kept[0].signed_at > first.signed_at
         wall_clock.ahead_by += max(0.0, first.expires_at + 0.5 - wall_clock.time())
         with pool.connection(), pool.connection() as second:
             assert second.run("SELECT 1") == [[1]]
@@ -371,7 +371,7 @@ def test_a_thread_that_is_interrupted_while_it_waits_loses_no_place(pool_of):
         assert connection.run("SELECT 1") == [[1]]
 
 
-def test_the_keeper_survives_any_failure(dsql, pool_of):
+def test_the_thread_survives_any_failure(dsql, pool_of):
     """One that `configure` raised, say; it tries again with the next turn."""
     tried = threading.Event()
 
@@ -379,26 +379,26 @@ def test_the_keeper_survives_any_failure(dsql, pool_of):
         tried.set()
         raise ZeroDivisionError
 
-    pool = pool_of(min_size=1, configure=fail)
+    thread = pool_of(min_size=1, configure=fail)._recycler._thread
     assert tried.wait(5)
-    assert pool._keeper is not None
-    pool._keeper.join(0.2)
-    assert pool._keeper.is_alive()
+    assert thread is not None
+    thread.join(0.2)
+    assert thread.is_alive()
 
 
-def test_two_keepers_end_when_the_pool_is_closed(pool_of):
-    """Two threads that are the first to want a connection may start one each; neither is waited for in vain."""
+def test_two_threads_end_when_the_pool_is_closed(pool_of):
+    """Two that are the first to want a connection may start one each; neither is waited for in vain."""
     pool = pool_of()
-    keepers = []
+    threads = []
     for _ in range(2):
-        pool._keeper = None
-        pool._start_keeper()
-        keepers.append(pool._keeper)
+        pool._recycler._thread = None
+        pool._recycler.start()
+        threads.append(pool._recycler._thread)
     started = time.monotonic()
     pool.close()
-    for keeper in keepers:
-        keeper.join(5)
-        assert not keeper.is_alive()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
     assert time.monotonic() - started < 5
 
 

@@ -44,6 +44,8 @@ ORDER = [
     "lazy_annotations",
     "cache",
     "pool",
+    "pool_recycler",
+    "pool_queue",
     "dbapi",
     "connection",
     "running",
