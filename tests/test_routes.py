@@ -554,6 +554,25 @@ def test_a_record_names_the_route_and_goes_to_its_logger(dsql, options, caplog):
     assert (record.funcName, record.pathname) == ("transfer", __file__)
 
 
+def test_the_pools_retry_and_logger_are_those_of_its_routes(dsql, options, stage):
+    """As of every other way to run a transaction on it; a logger that the middleware is given comes first."""
+    own = type(stage.logger)()
+    with Pool(options, retry=OCCRetryConfig(max_attempts=2), logger=stage.logger) as pool:
+        for given in ({}, {"logger": own}):
+            app = APIGatewayHttpResolver()
+            app.use(middlewares=[DsqlTransactionMiddleware(source=pool, **given)])
+
+            @app.get("/")
+            def route(tx: Tx):
+                tx.defer(ADD, amount=1)
+                return {}
+
+            dsql.conflict_next(2)
+            with pytest.raises(OCCRetryExhausted):
+                get(app)
+    assert own.messages == stage.logger.messages == ["OCC conflict, retrying", "OCC retry exhausted"]
+
+
 def test_metrics_and_a_tracer_are_told(dsql, options):
     """Of each route's transaction."""
     metrics = EphemeralMetrics(namespace="Bank", service="routes")

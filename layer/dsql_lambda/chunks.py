@@ -24,7 +24,7 @@ from .row_chunks import Chunk, Range, chunks_of, merged, said_of
 from .runner import run_in_transaction
 from .subsegments import Tracer
 from .system import SYSTEM
-from .telemetry import StructuredLogger, Telemetry, logger_for
+from .telemetry import StructuredLogger, Telemetry
 from .transaction import Transaction
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def write_in_chunks(
         source,
         retry=retry,
         deadline_at=deadline_of(source, timeout),
-        telemetry=Telemetry(write_in_chunks, logger=logger_for(source, logger), metrics=metrics, tracer=tracer),
+        telemetry=Telemetry(write_in_chunks, logger=logger, metrics=metrics, tracer=tracer),
         key=_key_of(idempotency, event, statement),
         committed=merged(committed),
         progress=progress,

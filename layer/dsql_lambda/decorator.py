@@ -17,7 +17,7 @@ from .lambda_runtime import deadline_after, remaining_ms, turns_left
 from .options import ConnectOptions
 from .runner import run_in_transaction
 from .stacked import Response, called_of, is_durable, refuse_idempotent_below, seen_without_tx, signature_of
-from .telemetry import StructuredLogger, Telemetry, logger_for
+from .telemetry import StructuredLogger, Telemetry
 from .transaction import Transaction
 
 R = TypeVar("R")
@@ -57,7 +57,7 @@ def run_transaction(
     `IdempotencyKeyMissing`, `IdempotencyKeyReused` and `ResponseError`.
     """
     check_call(source, retry)
-    telemetry = Telemetry(function, logger=logger_for(source, logger), metrics=metrics, tracer=tracer)
+    telemetry = Telemetry(function, logger=logger, metrics=metrics, tracer=tracer)
     keys = _keys(idempotency, function, read_only=read_only)
     source = source_for(None) if source is None else source
     return run_in_transaction(
@@ -132,7 +132,7 @@ def with_dsql_transaction(
         refuse_idempotent_below(decorated)
         response = Response() if os.environ.get("_HANDLER") else None
         check = response.check if response is not None else None
-        telemetry = Telemetry(decorated, logger=logger_for(source, logger), metrics=metrics, tracer=tracer)
+        telemetry = Telemetry(decorated, logger=logger, metrics=metrics, tracer=tracer)
         keys = _keys(idempotency, decorated, names=list(signature.parameters), read_only=read_only)
         if source is None:
             open_at_init(options)

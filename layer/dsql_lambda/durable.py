@@ -21,7 +21,7 @@ from .lambda_runtime import deadline_after, remaining_ms
 from .once import Once
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction
-from .telemetry import Telemetry, logger_for
+from .telemetry import Telemetry
 from .transaction import Transaction
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ def durable_transaction(
             source_for(None) if source is None else source,
             retry=retry,
             deadline_at=deadline_after(timeout, remaining_ms((context,))),
-            telemetry=Telemetry(function, logger=logger_for(source)),
+            telemetry=Telemetry(function),
             once=once,
         )
         plain: T = json.loads(to_json(value, most_bytes=MOST_BYTES))

@@ -142,7 +142,7 @@ class Pool:
         The function may run several times: it must have no effect outside `tx`. `retry` is None for the pool's own. Raises what
         `run_transaction` raises.
         """
-        return run_in_transaction(function, self, retry=retry, telemetry=Telemetry(function, logger=self.logger))
+        return run_in_transaction(function, self, retry=retry, telemetry=Telemetry(function))
 
     @property
     def max_size(self) -> int:

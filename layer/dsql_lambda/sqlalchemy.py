@@ -41,7 +41,7 @@ from .session import Session as WireSession
 from .sqlalchemy_dialect import dialect_class, url_of
 from .subsegments import Tracer
 from .system import SYSTEM
-from .telemetry import StructuredLogger, Telemetry, logger_for
+from .telemetry import StructuredLogger, Telemetry
 from .transaction import Transaction
 
 S = TypeVar("S", bound=Session)
@@ -97,7 +97,7 @@ def run_in_session(
         retry=retry,
         deadline_at=deadline_of(connections, timeout),
         read_only=read_only,
-        telemetry=Telemetry(function, logger=logger_for(connections, logger), metrics=metrics, tracer=tracer),
+        telemetry=Telemetry(function, logger=logger, metrics=metrics, tracer=tracer),
     )
 
 

@@ -35,11 +35,6 @@ class StructuredLogger(Protocol):
         """Log at ERROR."""
 
 
-def logger_for(source: object, logger: StructuredLogger | None = None) -> StructuredLogger | None:
-    """The logger that was given, else the one that the source of connections has, if it has one."""
-    return logger if logger is not None else getattr(source, "logger", None)
-
-
 class Telemetry:
     """What is said of one decorated function or one call. Raises `TypeError` for `metrics` and a `tracer` of another kind."""
 
@@ -65,7 +60,12 @@ class Telemetry:
         self._tracer = None if getattr(tracer, "disabled", False) is True else tracer
 
     def observe(self, source: object, system: System) -> Observation | None:
-        """Let a transaction that begins now be observed. None, as usual, if nobody wants to: all else is imported only then."""
+        """Let a transaction that begins now be observed. None, as usual, if nobody wants to: all else is imported only then.
+
+        Its records go to the logger of its source of connections, where that has one and the transaction was given none.
+        """
+        if self._logger is None:
+            self._logger = getattr(source, "logger", None)
         if self._metrics is None and self._tracer is None and _OPENTELEMETRY not in sys.modules:
             return None
         try:
