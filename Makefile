@@ -155,14 +155,13 @@ cuts: $(READY) ## cut links at random bytes of every phase (COUNT=2400)
 reliability: $(READY) ## all of them, and their figures into docs/reliability.md (hours; goes on where it was ended)
 	@exec "$(PYTHON)" -m tests.reliability --keep .reliability
 
-lint: $(READY) ## ruff, its formatter; AWS's dsql-lint on the migrations
 docs: $(READY_DOCS) ## build the documentation's site into .site; warnings are errors
 	@exec env NO_MKDOCS_2_WARNING=1 "$(PYTHON)" -m mkdocs build --strict
 
 dist: $(READY_DIST) ## build the wheels and source distributions into dist/, and test them where no source is
 	@exec .ci/dist
 
-lint: $(READY) ## ruff, its formatter
+lint: $(READY) ## ruff, its formatter; AWS's dsql-lint on the migrations
 	@"$(PYTHON)" -m ruff check .
 	@"$(PYTHON)" -m ruff format --check .
 	@$(VENV)/bin/dsql-lint migrations/*.sql
