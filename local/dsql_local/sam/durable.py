@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from ..supervisor import SupervisedProcess
 from .ports import free_ports
+from .signals import deferred
 
 __all__ = ["DurableError", "DurableRunner", "sdk_folder"]
 
@@ -48,21 +49,22 @@ class DurableRunner:
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self._folder = Path(tempfile.mkdtemp(prefix="dsql-durable-"))
-        [self.port] = free_ports(1)
-        command = [
-            *(sys.executable, "-m", f"{MODULE}.cli", "start-server", "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--store-type", "memory", "--skip-time", "--log-level", "ERROR"),
-            *("--invocation-timeout", str(self._invocation_seconds)),
-        ]
-        path = os.pathsep.join([str(self._sdk), *sys.path])
-        credentials = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1"}
-        with (self._folder / "errors").open("wb") as errors:
-            self._process = SupervisedProcess(
-                command, self._folder, env={"PATH": os.defpath, "PYTHONPATH": path, **credentials}, stderr=errors
-            )
-            self._process.start()
         try:
+            with deferred():  # until the supervisor deletes the folder
+                self._folder = Path(tempfile.mkdtemp(prefix="dsql-durable-"))
+                [self.port] = free_ports(1)
+                command = [
+                    *(sys.executable, "-m", f"{MODULE}.cli", "start-server", "--host", "127.0.0.1", "--port", str(self.port)),
+                    *("--store-type", "memory", "--skip-time", "--log-level", "ERROR"),
+                    *("--invocation-timeout", str(self._invocation_seconds)),
+                ]
+                path = os.pathsep.join([str(self._sdk), *sys.path])
+                credentials = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local", "AWS_DEFAULT_REGION": "us-east-1"}
+                with (self._folder / "errors").open("wb") as errors:
+                    self._process = SupervisedProcess(
+                        command, self._folder, env={"PATH": os.defpath, "PYTHONPATH": path, **credentials}, stderr=errors
+                    )
+                    self._process.start()
             self._wait_until_ready()
         except BaseException:
             self.close()

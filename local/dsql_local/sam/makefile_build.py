@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from .command import running
+from .signals import temporary_folder
 from .template import Function
 
 __all__ = ["MakefileBuildError", "build"]
@@ -42,8 +43,8 @@ def _built(function: Function, name: str, source: Path, folder: Path) -> Path:
     stamp.unlink(missing_ok=True)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(prefix="dsql-build-") as scratch, tempfile.TemporaryFile("w+") as output:
-        copy = shutil.copytree(source, Path(scratch) / "source", ignore=IGNORED)
+    with temporary_folder("dsql-build-") as scratch, tempfile.TemporaryFile("w+") as output:
+        copy = shutil.copytree(source, scratch / "source", ignore=IGNORED)
         with running(["make", f"build-{name}"], copy, _environment(target), stdout=output, stderr=output) as make:
             status = make.wait()
         if status != 0:

@@ -24,6 +24,7 @@ from typing import Any, Self
 
 from ..supervisor import SupervisedProcess
 from .ports import free_ports
+from .signals import deferred
 from .template import Function
 
 __all__ = ["MARKERS", "Invocation", "RieError", "RuntimeInterfaceEmulator", "duration_of", "is_error"]
@@ -125,25 +126,26 @@ class RuntimeInterfaceEmulator:
             self._process = None
 
     def _start(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="dsql-rie-"))
-        self._read = 0
-        self._port, runtime_port = free_ports(2)
-        with self._log.open("wb") as log, self._error_log.open("wb") as errors:
-            # The emulator puts the runtime into another process group, so the supervisor kills the whole session.
-            self._process = SupervisedProcess(
-                [
-                    *(str(self._program), "--log-level", "warn"),
-                    *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
-                    *("--runtime-api-address", f"127.0.0.1:{runtime_port}"),
-                    *(sys.executable, "-m", "awslambdaric", self._function.handler),
-                ],
-                self._folder,
-                cwd=self._function.code,
-                env=self._environment,
-                stdout=log,
-                stderr=errors,
-            )
-            self._process.start()
+        with deferred():  # until the supervisor deletes the folder
+            self._folder = Path(tempfile.mkdtemp(prefix="dsql-rie-"))
+            self._read = 0
+            self._port, runtime_port = free_ports(2)
+            with self._log.open("wb") as log, self._error_log.open("wb") as errors:
+                # The emulator puts the runtime into another process group, so the supervisor kills the whole session.
+                self._process = SupervisedProcess(
+                    [
+                        *(str(self._program), "--log-level", "warn"),
+                        *("--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"),
+                        *("--runtime-api-address", f"127.0.0.1:{runtime_port}"),
+                        *(sys.executable, "-m", "awslambdaric", self._function.handler),
+                    ],
+                    self._folder,
+                    cwd=self._function.code,
+                    env=self._environment,
+                    stdout=log,
+                    stderr=errors,
+                )
+                self._process.start()
         deadline = time.monotonic() + START_SECONDS
         while True:
             errors_so_far = self._errors()  # read first: the supervisor deletes the folder when the emulator ends

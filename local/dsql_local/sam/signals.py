@@ -1,15 +1,18 @@
-"""Signals that end a command: they unwind it once, and not while it starts a process.
+"""Signals that end a command: they unwind it once, and not while it starts a process, or makes or deletes a folder.
 
-A signal between the start of a process and the assignment that allows stopping it would leave it running: hence `deferred`.
+A signal between the start of a process and the assignment that allows stopping it would leave it running, and a folder likewise:
+hence `deferred`.
 """
 
 import contextlib
 import signal
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-__all__ = ["deferred", "exit_on_signals"]
+__all__ = ["deferred", "exit_on_signals", "temporary_folder"]
 
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -38,3 +41,16 @@ def deferred() -> Iterator[None]:
             signal.signal(number, handler)
         if received:
             signal.raise_signal(received[0])
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder for the length of a block, deleted at its end whenever a signal comes."""
+    with contextlib.ExitStack() as stack:
+        with deferred():
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix))
+        try:
+            yield Path(folder)
+        finally:
+            with deferred():
+                stack.close()
