@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
+    from .after_commit import AfterCommitError as AfterCommitError
     from .cache import cached_connection as cached_connection
     from .chunks import WriteInterrupted as WriteInterrupted
     from .chunks import write_in_chunks as write_in_chunks
@@ -32,20 +33,19 @@ if TYPE_CHECKING:
     from .decorator import run_transaction as run_transaction
     from .decorator import with_dsql_transaction as with_dsql_transaction
     from .durable import durable_transaction as durable_transaction
-    from .errors import AfterCommitError as AfterCommitError
     from .errors import CommitOutcomeUnknown as CommitOutcomeUnknown
     from .errors import ConfigError as ConfigError
     from .errors import ConnectError as ConnectError
     from .errors import DeadlineExceeded as DeadlineExceeded
     from .errors import DsqlError as DsqlError
     from .errors import OCCRetryExhausted as OCCRetryExhausted
-    from .errors import ResponseError as ResponseError
     from .errors import TokenError as TokenError
     from .errors import TransactionError as TransactionError
     from .iam_token import Token as Token
     from .idempotency import Idempotency as Idempotency
     from .idempotency import IdempotencyKeyMissing as IdempotencyKeyMissing
     from .idempotency import IdempotencyKeyReused as IdempotencyKeyReused
+    from .json_text import ResponseError as ResponseError
     from .json_text import jsonable as jsonable
     from .middleware import DsqlTransactionMiddleware as DsqlTransactionMiddleware
     from .migrate import apply_migrations as apply_migrations
@@ -70,26 +70,25 @@ if TYPE_CHECKING:
     from .transaction import Transaction as Transaction
 
 _MODULES = {
+    "after_commit": ("AfterCommitError",),
     "cache": ("cached_connection",),
     "chunks": ("WriteInterrupted", "write_in_chunks"),
     "connection": ("Connection", "connect"),
     "decorator": ("run_transaction", "with_dsql_transaction"),
     "durable": ("durable_transaction",),
     "errors": (
-        "AfterCommitError",
         "CommitOutcomeUnknown",
         "ConfigError",
         "ConnectError",
         "DeadlineExceeded",
         "DsqlError",
         "OCCRetryExhausted",
-        "ResponseError",
         "TokenError",
         "TransactionError",
     ),
     "iam_token": ("Token",),
     "idempotency": ("Idempotency", "IdempotencyKeyMissing", "IdempotencyKeyReused"),
-    "json_text": ("jsonable",),
+    "json_text": ("ResponseError", "jsonable"),
     "middleware": ("DsqlTransactionMiddleware",),
     "migrate": ("apply_migrations", "check_migrations", "pending_migrations"),
     "migration_files": ("MigrationError",),

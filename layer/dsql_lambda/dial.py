@@ -35,17 +35,14 @@ def dial(options: ConnectOptions, deadline_at: float, system: System = SYSTEM) -
     context = tls_context(options.sslrootcert)
     address = options.dial_host, options.port
     if address not in _declined_direct:
-        try:
-            return _dial_once(address, options.tls_name, context, deadline_at, system, is_direct=True)
-        except _DeclinedDirectTls:
-            pass
+        transport = _dial_once(address, options.tls_name, context, deadline_at, system, is_direct=True)
+        if transport is not None:
+            return transport
     transport = _dial_once(address, options.tls_name, context, deadline_at, system, is_direct=False)
+    if transport is None:
+        raise AssertionError("only direct TLS can be declined")
     _declined_direct.add(address)
     return transport
-
-
-class _DeclinedDirectTls(Exception):
-    """The server closed, reset, or answered without ALPN: perhaps it knows no direct TLS."""
 
 
 def _dial_once(
@@ -56,7 +53,8 @@ def _dial_once(
     system: System,
     *,
     is_direct: bool,
-) -> Transport:
+) -> Transport | None:
+    """A connection; None where the server closed, reset, or answered without ALPN: perhaps it knows no direct TLS."""
     sock: socket.socket | None = None
     try:
         sock = system.opener(address, timeout=_left(deadline_at, system.monotonic()))
@@ -66,14 +64,18 @@ def _dial_once(
         sock.settimeout(_left(deadline_at, system.monotonic()))
         sock = secured = context.wrap_socket(sock, server_hostname=ascii_name(server_name))
         if is_direct and secured.selected_alpn_protocol() != _ALPN:
-            raise _DeclinedDirectTls
+            secured.close()
+            return None
         return Transport(secured, monotonic=system.monotonic)
     except BaseException as error:
         if sock is not None:
             sock.close()
         is_of_the_network = system.opener is not open_tcp or raised_in(error, "socket", "ssl", open_tcp.__module__, __name__)
         if isinstance(error, OSError) and is_of_the_network:  # else a signal handler raised it
-            raise _explained(error, address, server_name, has_connected=sock is not None, is_direct=is_direct) from error
+            explained = _explained(error, address, server_name, has_connected=sock is not None, is_direct=is_direct)
+            if explained is None:
+                return None
+            raise explained from error
         raise
 
 
@@ -97,8 +99,10 @@ def _ask_for_tls(sock: socket.socket, address: tuple[str, int], seconds: float) 
         )
 
 
-def _explained(error: OSError, address: tuple[str, int], server_name: str, *, has_connected: bool, is_direct: bool) -> Exception:
-    """What a failure of the network or of TLS means."""
+def _explained(
+    error: OSError, address: tuple[str, int], server_name: str, *, has_connected: bool, is_direct: bool
+) -> Exception | None:
+    """What a failure of the network or of TLS means; None where the server declined direct TLS by it."""
     from . import refusal  # noqa: PLC0415 - most connections succeed
 
     if not has_connected:
@@ -107,7 +111,7 @@ def _explained(error: OSError, address: tuple[str, int], server_name: str, *, ha
         return refusal.untrusted(server_name, error)
     if isinstance(error, TimeoutError):
         return refusal.no_handshake(server_name)
-    return _DeclinedDirectTls() if is_direct else refusal.failed_handshake(server_name, error)
+    return None if is_direct else refusal.failed_handshake(server_name, error)
 
 
 @lru_cache(maxsize=8)

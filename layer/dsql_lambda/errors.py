@@ -10,8 +10,8 @@
         ├── CommitOutcomeUnknown            COMMIT was sent, no answer came: committed or not
         ├── DeadlineExceeded                no time was left, before any conflict
         ├── WriteInterrupted                `write_in_chunks` stopped: says which rows are committed (`chunks`)
-        ├── AfterCommitError                committed, and then a function of `tx.after_commit` raised
-        ├── ResponseError                   the function's value can't be marshalled or stored
+        ├── AfterCommitError                committed, and then a function of `tx.after_commit` raised (`after_commit`)
+        ├── ResponseError                   the function's value can't be marshalled or stored (`json_text`)
         ├── IdempotencyKeyMissing           an event without the key that its function is idempotent by (`idempotency`)
         └── IdempotencyKeyReused            the key of an earlier event, with another payload (`idempotency`)
 
@@ -49,6 +49,8 @@ class ConnectError(DsqlError):
 class TransactionError(DsqlError):
     """A transaction was used wrongly, or can't go on. Nothing of it was committed unless a subclass says otherwise."""
 
+    _tells_outcome = False  # of a COMMIT that may have been sent: what is known of it
+
 
 class OCCRetryExhausted(TransactionError):
     """Conflicts on every attempt, or no time for another one. Nothing was committed; the last conflict is the `__cause__`."""
@@ -82,6 +84,8 @@ class CommitOutcomeUnknown(TransactionError):
     It is never retried unasked, since a second run could apply the writes twice. Read the data to find out.
     """
 
+    _tells_outcome = True
+
     def __init__(self, message: str, *, attempts: int = 0) -> None:
         super().__init__(message)
         self.attempts = attempts
@@ -94,18 +98,3 @@ class DeadlineExceeded(TransactionError):
         super().__init__(message)
         self.phase = phase
         """What was under way: `connect`, `begin`, `statement`, `function`, `commit` or `retry`."""
-
-
-class AfterCommitError(TransactionError):
-    """The transaction is committed, and then a function of `tx.after_commit` raised: its error is the `__cause__`."""
-
-    def __init__(self, message: str, *, value: object = None, errors: tuple[Exception, ...] = ()) -> None:
-        super().__init__(message)
-        self.value = value
-        """What the decorated function returned."""
-        self.errors = errors
-        """What the functions raised, in their order. None of them kept the others from running."""
-
-
-class ResponseError(TransactionError):
-    """The function's value can't be marshalled by Lambda, or stored as JSON. Says which part of it; nothing was committed."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .errors import TransactionError
 from .transport import Transport
 
 
@@ -56,6 +57,13 @@ class Result:
     def column_names(self) -> list[str]:
         """The names of the columns, in their order."""
         return [column["name"] for column in self.columns or ()]
+
+    def keys(self) -> list[str]:
+        """The same, for rows as dicts. Raises `TransactionError` for two of one name: one value would be lost."""
+        names = self.column_names
+        if len(set(names)) < len(names):
+            raise TransactionError(f"two columns have one name, so a row can't be a dict: {', '.join(names)}; name them with AS")
+        return names
 
 
 class Flight:

@@ -10,10 +10,14 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .errors import ResponseError
+from .errors import TransactionError
 
 _ISO = ("datetime", "date", "time")
 _DEEPEST = 500
+
+
+class ResponseError(TransactionError):
+    """The function's value can't be marshalled by Lambda, or stored as JSON. Says which part of it; nothing was committed."""
 
 
 def jsonable(value: Any) -> Any:

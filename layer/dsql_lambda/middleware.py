@@ -23,10 +23,9 @@ from .attempt import Ending
 from .cache import open_at_init, source_for
 from .claim import ConnectionSource
 from .decorator import check_call, deadline_of
-from .errors import ResponseError
 from .failure import outcome_of
 from .fields import check_number
-from .json_text import place_of_failure
+from .json_text import ResponseError, place_of_failure
 from .lambda_runtime import deadline_after
 from .options import ConnectOptions
 from .retry import OCCRetryConfig

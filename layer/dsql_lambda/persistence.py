@@ -23,9 +23,10 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 from aws_lambda_powertools.utilities.idempotency.persistence.base import BasePersistenceLayer
 from aws_lambda_powertools.utilities.idempotency.persistence.datarecord import STATUS_CONSTANTS, DataRecord
 
+from .after_commit import AfterCommitError
 from .claim import ConnectionSource
 from .decorator import run_transaction
-from .errors import AfterCommitError, CommitOutcomeUnknown
+from .errors import CommitOutcomeUnknown
 from .fields import check_table
 from .transaction import Transaction
 

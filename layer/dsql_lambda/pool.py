@@ -13,10 +13,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from .claim import Claim, Lease
+from .claim import Claim
 from .connection import Connection
 from .connector import MAX_AGE_SECONDS, ConnectionFactory, as_options
 from .fields import check_number
+from .lease import Lease
 from .options import ConnectOptions
 from .pool_queue import PoolQueue
 from .pool_recycler import Recycler

@@ -16,8 +16,9 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import NoReturn
 
-from .claim import Claim, Lease, Place
+from .claim import Claim, Place
 from .errors import ConnectError, DeadlineExceeded
+from .lease import Lease
 
 _LOOK_AGAIN_SECONDS = 0.25  # a waiter looks for what an interrupted thread did not give back
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import claim as claims
 from .attempt import Ending, Evidence, Outcome, outcome_unknown
 from .claim import Claim, ConnectionSource
-from .errors import AfterCommitError, CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted
+from .errors import CommitOutcomeUnknown, DeadlineExceeded, OCCRetryExhausted, TransactionError
 from .server_errors import ConnectionLost
 from .session import Session
 from .system import NEVER, SYSTEM, System
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_EXPLICIT = (CommitOutcomeUnknown, AfterCommitError)  # they say themselves what is known of COMMIT
 _PROBE_SECONDS = 3.0  # a flow that NAT has forgotten may stay silent: BEGIN, sent alone, is not waited for much longer
 
 
@@ -76,6 +75,8 @@ def run_in_transaction(
                         observation.end(judged.ending.value)
                         loop.observation = None
                     if judged.after and judged.ending is Ending.COMMITTED:
+                        from .after_commit import call_after_commit  # noqa: PLC0415 - for those who asked for it
+
                         call_after_commit(judged.after, judged.value, telemetry)
                     value: T = judged.value
                     return value
@@ -97,31 +98,17 @@ def _is_in_doubt(claim: Claim, once: Once | None) -> bool:
     return claim.evidence.may_have_committed or (once is not None and once.is_in_doubt)
 
 
-def call_after_commit(functions: list[Any], value: Any, telemetry: Telemetry | None) -> None:
-    """Call what `tx.after_commit` was given, each once and in order. Raises `AfterCommitError` when all were called."""
-    errors = []
-    for function, arguments in functions:
-        try:
-            function(*arguments)
-        except Exception as error:  # noqa: BLE001 - the others are called too, and all are raised together
-            errors.append(error)
-            (telemetry or Telemetry()).after_commit_failed(error, function)
-    if errors:
-        raise AfterCommitError(
-            f"the transaction is committed, and then {len(errors)} of {len(functions)} functions of tx.after_commit raised: "
-            f"{type(errors[0]).__name__}: {errors[0]}",
-            value=value,
-            errors=tuple(errors),
-        ) from errors[0]
-
-
 def raise_in_doubt(error: BaseException, attempt: int, *, has_key: bool = False) -> None:
     """COMMIT may have been sent: say so, unless the error does already."""
-    if isinstance(error, _EXPLICIT):
+    if _tells_outcome(error):
         return
     if isinstance(error, Exception):
         raise outcome_unknown(attempt, has_key=has_key) from error
     error.add_note("COMMIT was sent before this interruption: the transaction may be committed or not")
+
+
+def _tells_outcome(error: BaseException) -> bool:
+    return isinstance(error, TransactionError) and error._tells_outcome
 
 
 class Loop:
@@ -208,7 +195,7 @@ class Loop:
 
     def say_failed(self, error: BaseException, *, is_in_doubt: bool) -> None:
         """The transaction ends with an error. It becomes `CommitOutcomeUnknown` where COMMIT `is_in_doubt`."""
-        if is_in_doubt and isinstance(error, Exception) and not isinstance(error, _EXPLICIT):
+        if is_in_doubt and isinstance(error, Exception) and not _tells_outcome(error):
             retry, telemetry = self._retry or _default_retry(), self._telemetry or Telemetry()
             remaining = self.deadline_at - self.monotonic()
             telemetry.outcome_unknown(attempt=self.attempt, max_attempts=retry.max_attempts, remaining=remaining)

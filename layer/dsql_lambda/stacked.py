@@ -14,8 +14,6 @@ from functools import update_wrapper
 from types import FunctionType
 from typing import Any
 
-from .errors import ResponseError
-
 _FACTORY = "aws_lambda_powertools.middleware_factory.factory"
 _IDEMPOTENCY = "aws_lambda_powertools.utilities.idempotency.idempotency"
 _DURABLE = "aws_durable_execution_sdk_python"
@@ -108,12 +106,14 @@ class Response:
         try:
             size = len(self._write(value))
         except Exception as error:
-            from .json_text import place_of_failure  # noqa: PLC0415 - only to say what is wrong
+            from .json_text import ResponseError, place_of_failure  # noqa: PLC0415 - only to say what is wrong
 
             raise ResponseError(
                 f"Lambda can't marshal the response: {place_of_failure(value, self._write)}; dsql_lambda.jsonable() converts rows"
             ) from error
         if size > MOST_BYTES:
+            from .json_text import ResponseError  # noqa: PLC0415 - the same
+
             raise ResponseError(f"the response is {size} bytes as JSON, and Lambda takes at most {MOST_BYTES}: return less")
 
     def _write(self, value: Any) -> bytes:

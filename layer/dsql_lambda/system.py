@@ -9,16 +9,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 NEVER: Final = float("inf")
 """The moment of a deadline that there is none."""
-
-
-class Opener(Protocol):
-    """What opens a TCP connection: `open_tcp`, or a test's stand-in."""
-
-    def __call__(self, address: tuple[str, int], timeout: float) -> socket.socket: ...
 
 
 def random_number() -> float:
@@ -67,7 +61,7 @@ class System:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         random: Callable[[], float] = random_number,
-        opener: Opener = open_tcp,
+        opener: Callable[..., socket.socket] = open_tcp,
     ) -> None:
         self.clock = clock
         """Wall time in seconds since 1970: ages are judged by it, since the monotonic clock may stop in a frozen environment."""
@@ -77,6 +71,7 @@ class System:
         self.random = random
         """Numbers from 0 to 1."""
         self.opener = opener
+        """What opens a TCP connection: of an address and `timeout`, in seconds."""
 
 
 SYSTEM = System()

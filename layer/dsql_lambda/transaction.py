@@ -14,16 +14,20 @@ the connection comes from, or of what an ending means (module `failure`).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, NoReturn, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import sql as sql_text
 from .attempt import Evidence
 from .errors import TransactionError
-from .flight import Flight, Statement
+from .flight import Statement
 from .server_errors import DatabaseError, InterfaceError
 from .session import IDLE, IN_TRANSACTION, Session
+
+if TYPE_CHECKING:
+    from .row_stream import RowStream
+else:
+    RowStream = Any  # for `typing.get_type_hints`: whoever has one has loaded it
 
 BEGIN = Statement("BEGIN", "BEGIN")
 BEGIN_READ_ONLY = Statement("BEGIN READ ONLY", "BEGIN READ ONLY")
@@ -71,8 +75,8 @@ class Transaction:
         Raises `TransactionError` where two columns have one name: a value would be lost.
         """
         result = self._fly((self._checked(sql, types, params),))[-1]
-        names = _names_of(result)
-        return [dict(zip(names, row, strict=True)) for row in result.rows or ()]
+        keys = result.keys()
+        return [dict(zip(keys, row, strict=True)) for row in result.rows or ()]
 
     def row(self, sql: str, /, *, types: Mapping[str, int] | None = None, **params: Any) -> dict[str, Any] | None:
         """Run a statement and return its first row as a dict, or None if there is none."""
@@ -91,11 +95,14 @@ class Transaction:
 
         The next statement can be run when all rows were taken, or the iterator was closed or dropped, as a `for` loop drops it.
         """
+        from .row_stream import RowStream  # noqa: PLC0415 - an import is cold start
+
         statement = self._checked(sql, types, params)
         if self._deferred or not self._has_begun:
             self._fly(())
         try:
-            stream = RowStream(self, self._session.compose((statement,)))
+            flight = self._session.compose((statement,))
+            stream = RowStream(self._session, flight, self._evidence, note=self._note, check=self._refuse_if_ended)
         except Exception as error:
             self._note(error)
             raise
@@ -291,59 +298,6 @@ class Transaction:
             raise TransactionError("this transaction has ended: use tx only inside the function that it was made for")
 
 
-class RowStream(Iterator[dict[str, Any]]):
-    """The rows of one statement, as they arrive. Closing it reads the rest away without converting it."""
-
-    _rows: Generator[list[Any], None, None] | None = None
-    """None where an interruption came before the statement was sent: its finalizer runs all the same."""
-
-    def __init__(self, tx: Transaction, flight: Flight) -> None:
-        self._tx = tx
-        self._flight = flight
-        self._names: list[str] | None = None
-        self._rows = tx._session.stream(flight)
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        tx = self._tx
-        if tx._has_ended:
-            tx._refuse_if_ended()  # else rows that were never seen would look like none
-        tx._evidence.unfinished = "a stream"
-        try:
-            row = next(self._rows, None) if self._rows is not None else None
-        except Exception as error:
-            tx._note(error)
-            raise
-        if self._names is None:
-            self._names = _names_of(self._flight.results[-1])
-        tx._evidence.unfinished = ""
-        if row is None:
-            raise StopIteration
-        return dict(zip(self._names, row, strict=True))
-
-    def close(self) -> None:
-        """Let the next statement be run. Raises `InterfaceError` if the connection is lost meanwhile."""
-        if self._rows is None:
-            return
-        self._rows.close()
-        try:
-            self._tx._session.finish(self._flight)
-        except DatabaseError as error:
-            self._tx._evidence.failure = self._tx._evidence.failure or error
-
-    def __del__(self) -> None:
-        with suppress(InterfaceError):  # nobody is there to be told; the next statement is
-            self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 def _oids(names: tuple[str, ...], types: Mapping[str, int] | None) -> tuple[int | None, ...]:
     """The OID of each placeholder's type, where one was given."""
     if types is None:
@@ -357,14 +311,6 @@ def _oids(names: tuple[str, ...], types: Mapping[str, int] | None) -> tuple[int 
     if unknown:
         raise TransactionError(f"types names {unknown[0]!r}, which is no placeholder of the statement: leave it out")
     return tuple(types.get(name) for name in names)
-
-
-def _names_of(result: Any) -> list[str]:
-    """The columns' names, for rows as dicts. Raises `TransactionError` for two of one name: one value would be lost."""
-    names: list[str] = result.column_names
-    if len(set(names)) < len(names):
-        raise TransactionError(f"two columns have one name, so a row can't be a dict: {', '.join(names)}; name them with AS")
-    return names
 
 
 def _unexpected(statement: Statement, expected: int, result: Any) -> str:

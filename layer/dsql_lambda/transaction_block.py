@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from .after_commit import call_after_commit
 from .attempt import Ending, Evidence, outcome_unknown
-from .claim import ConnectionSource, Lease
+from .claim import ConnectionSource
 from .failure import outcome_of
-from .runner import call_after_commit, raise_in_doubt
+from .lease import Lease
+from .runner import raise_in_doubt
 from .session import Session
 from .system import NEVER
 from .transaction import Transaction
