@@ -3,8 +3,9 @@
     python layer/lean.py <the folder that holds pg8000>
 
 pg8000 imports at its top what a first row from DSQL never needs: scramp, hashlib, dateutil.parser, importlib.metadata, uuid,
-and in the package itself both DB-API modules. That is two thirds of what its import costs. Version and text must be those that
-the moves below were written for; nothing else is changed.
+and in the package itself both DB-API modules. That is two thirds of what its import costs. `literal`, a function by the type of
+its argument, has its types named instead of evaluated. Version and text must be those that the moves below were written for;
+nothing else is changed.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ CONVERTERS = (
     # the DB-API modules look up.
     Move("    UUID: uuid_out,  # uuid\n", ""),
     Move("    UUID: UUID_TYPE,\n", ""),
+    # Registered by its annotation, a function has that evaluated by `typing`, which costs more than the function.
+    *(
+        Move(f"@literal.register\ndef _(value: {kind}):", f"@literal.register({kind})\ndef _(value):")
+        for kind in ("bool", "Datetime", "Date", "Time", "Timedelta", "list")
+    ),
+    Move("@literal.register\ndef _(value: None):", "@literal.register(type(None))\ndef _(value):"),
 )
 
 DBAPI = (

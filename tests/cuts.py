@@ -110,9 +110,10 @@ class Relay:
         direction = self._direction[one]
         before = self.passed[direction]
         self.passed[direction] += len(data)
-        cut = (
-            self._cut if self._cut is not None and self._cut[0] == direction and self.passed[direction] >= self._cut[1] else None
-        )
+        cut = self._cut if self._cut is not None and self._cut[0] == direction else None
+        # Silence keeps a byte back: after the last one the call is over, and the link is as good as an idle one.
+        if cut is not None and self.passed[direction] < cut[1] + (cut[2] == SILENCE):
+            cut = None
         with suppress(OSError):
             self._peer[one].sendall(data if cut is None else data[: max(cut[1] - before, 0)])
         if cut is not None:

@@ -38,6 +38,13 @@ value = uuid.UUID(int=7)
 assert converters.uuid_in(str(value)) == value
 assert converters.make_param(converters.PY_TYPES, value) == converters.uuid_out(value) == str(value)
 assert converters.array_out([value]) == "{" + str(value) + "}"
+moment = datetime.datetime(2024, 1, 2, 3, 4, 5)
+assert [converters.literal(each) for each in (None, True, 1, b"\\1", "it's", [1])] == [
+    "NULL", "TRUE", "1", "X'01'", "'it''s'", "'{1}'"
+]
+assert [converters.literal(each) for each in (moment, moment.date(), moment.time(), datetime.timedelta(days=1))] == [
+    "'2024-01-02T03:04:05'", "'2024-01-02'", "'03:04:05'", "'1 days 0 seconds 0 microseconds'"
+]
 import pg8000.dbapi
 assert converters.PY_PG[uuid.UUID] == converters.UUID_TYPE
 try: pg8000.connect("user", host="127.0.0.1", port=1)

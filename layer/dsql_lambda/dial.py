@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 from functools import lru_cache
+from typing import cast
 
 from .errors import ConfigError, ConnectError
 from .options import ConnectOptions, is_pem
@@ -34,14 +35,13 @@ def dial(options: ConnectOptions, deadline_at: float, system: System = SYSTEM) -
     """
     context = tls_context(options.sslrootcert)
     address = options.dial_host, options.port
+    transport = None
     if address not in _declined_direct:
         transport = _dial_once(address, options.tls_name, context, deadline_at, system, is_direct=True)
-        if transport is not None:
-            return transport
-    transport = _dial_once(address, options.tls_name, context, deadline_at, system, is_direct=False)
     if transport is None:
-        raise AssertionError("only direct TLS can be declined")
-    _declined_direct.add(address)
+        # Only direct TLS can be declined.
+        transport = cast("Transport", _dial_once(address, options.tls_name, context, deadline_at, system, is_direct=False))
+        _declined_direct.add(address)
     return transport
 
 
