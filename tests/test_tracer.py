@@ -9,7 +9,7 @@ import sys
 import pytest
 from aws_lambda_powertools import Tracer
 from aws_xray_sdk import global_sdk_config
-from aws_xray_sdk.core import AWSXRayRecorder
+from aws_xray_sdk.core import AWSXRayRecorder, xray_recorder
 from aws_xray_sdk.core.context import Context
 
 from dsql_lambda import CommitOutcomeUnknown, DatabaseError, OCCRetryConfig, run_transaction, with_dsql_transaction
@@ -37,6 +37,13 @@ class Memory:
 
     def send_entity(self, entity):
         self.documents.append(json.loads(entity.serialize()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def socket_of_the_sdk():
+    """The SDK opens one for its own recorder when it is imported, and never closes it."""
+    yield
+    xray_recorder.emitter._socket.close()
 
 
 @pytest.fixture
