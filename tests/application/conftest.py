@@ -32,6 +32,8 @@ AS_NEW = """
     UPDATE products SET stock = 10 WHERE id = 'book'; UPDATE customers SET balance = 100 WHERE id = 'rich'
 """
 
+ROLES = "SELECT rolname FROM pg_roles"
+
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -80,6 +82,26 @@ def cluster(running_cluster: LocalDsql) -> Iterator[LocalDsql]:
     running_cluster.clear_log()
     yield running_cluster
     running_cluster.clear_faults()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[LocalDsql]:
+    """A local DSQL without roles and schema, for `empty`. A module that needs other credentials has its own."""
+    with LocalDsql() as running:
+        yield running
+
+
+@pytest.fixture
+def empty(running: LocalDsql) -> Iterator[LocalDsql]:
+    """A cluster on which nothing has been set up."""
+    before = running.snapshot()
+    roles = running.execute(ROLES)
+    yield running
+    running.clear_faults()
+    running.restore(before)
+    for [role] in running.execute(ROLES):
+        if [role] not in roles:  # a snapshot holds the schema and its rows, and no roles
+            running.execute(f"DROP ROLE {role}")
 
 
 @pytest.fixture(scope="module")

@@ -68,23 +68,6 @@ def response_url() -> Iterator[ResponseUrl]:
     found.server.server_close()
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[LocalDsql]:
-    with LocalDsql() as running:
-        yield running
-
-
-@pytest.fixture
-def empty(running: LocalDsql) -> Iterator[LocalDsql]:
-    """A new cluster."""
-    before = running.snapshot()
-    yield running
-    running.clear_faults()
-    running.restore(before)
-    for user in ("transfer", *OTHERS):
-        running.execute(f"DROP ROLE IF EXISTS {user}")
-
-
 @pytest.fixture(scope="session")
 def function(built: Path) -> Function:
     return read_function(built / "template.yaml", "MigrateFunction")
