@@ -121,10 +121,8 @@ def with_dsql_transaction(
     decoration: for a function without a parameter `tx` that can be passed by keyword, for `async def` and generators, for
     `options` together with `source`, and for Powertools' idempotency below the transaction.
     """
-    if options is not None and source is not None:
-        raise TypeError("with_dsql_transaction() takes options or source, not both: a source has its options already")
     deadline_after(timeout)  # what is wrong is said here, and not at the first invocation
-    check_call(source, retry)
+    check_call(source, retry, options)
 
     def decorate(decorated: Callable[..., R]) -> Callable[..., R]:
         signature, place = _inspected(decorated)
@@ -228,8 +226,10 @@ def _durable(function: Callable[..., Any]) -> str:
     )
 
 
-def check_call(source: object, retry: object) -> None:
-    """Raise `TypeError` for a source that gives no connections, or a retry that is no `OCCRetryConfig`."""
+def check_call(source: object, retry: object, options: object = None) -> None:
+    """Raise `TypeError` for options with a source, a source that gives no connections, or a retry that is no `OCCRetryConfig`."""
+    if options is not None and source is not None:
+        raise TypeError("give options or source, not both: a source has its options already")
     if source is not None and not hasattr(source, "_checkout"):
         kind = type(source).__name__
         raise TypeError(f"source is a {kind}: it must be a Connection or a Pool, or None for the cached connection")

@@ -71,9 +71,7 @@ class DsqlTransactionMiddleware(BaseMiddlewareHandler[ApiGatewayResolver]):
         rollback_from: int = 500,
     ) -> None:
         super().__init__()
-        if options is not None and source is not None:
-            raise TypeError("DsqlTransactionMiddleware() takes options or source, not both: a source has its options already")
-        check_call(source, retry)
+        check_call(source, retry, options)
         deadline_after(timeout)
         check_number("rollback_from", rollback_from, 400, 600, whole=True)
         self._options = options
