@@ -197,6 +197,14 @@ def test_the_same_key_with_another_payload_is_an_error(dsql, handler):
             {"requestContext": {"requestId": "2", "http": {"method": "POST"}}, "rawPath": "/a", "body": "x"},
         ),
         (
+            {"raw_path": "/a", "method": "POST", "headers": {"date": "1"}, "body": "x"},
+            {"raw_path": "/a", "method": "POST", "headers": {"date": "2"}, "body": "x"},
+        ),
+        (
+            {"requestContext": {"timeEpoch": "1"}, "method": "POST", "path": "/a", "body": "x"},
+            {"requestContext": {"timeEpoch": "2"}, "method": "POST", "path": "/a", "body": "x"},
+        ),
+        (
             {"messageId": "1", "receiptHandle": "1", "body": "x", "attributes": {"ApproximateReceiveCount": "1"}},
             {"messageId": "1", "receiptHandle": "2", "body": "x", "attributes": {"ApproximateReceiveCount": "2"}},
         ),
@@ -213,6 +221,9 @@ def test_what_differs_in_each_delivery_is_no_payload(options, event, again):
     assert handler(event) == handler(again) == 1
     with pytest.raises(IdempotencyKeyReused):
         handler({**again, "body": "y", "detail": {}})
+    if "method" in event:
+        with pytest.raises(IdempotencyKeyReused):
+            handler({**again, "method": "PUT"})
 
 
 def test_keys_belong_to_a_function_and_to_a_caller_if_asked(dsql, options):

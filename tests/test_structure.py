@@ -36,6 +36,7 @@ ORDER = [
     "persistence",
     "durable",
     "middleware",
+    "stored_response",
     "chunks",
     "row_chunks",
     "multirow",

@@ -58,7 +58,7 @@ def run_transaction(
     """
     check_call(source, retry)
     telemetry = Telemetry(function, logger=logger, metrics=metrics, tracer=tracer)
-    keys = _keys(idempotency, function, read_only=read_only)
+    keys = keys_for(idempotency, function, read_only=read_only)
     source = source_for(None) if source is None else source
     return run_in_transaction(
         function,
@@ -67,7 +67,7 @@ def run_transaction(
         deadline_at=deadline_of(source, timeout),
         read_only=read_only,
         telemetry=telemetry,
-        once=_once(keys, (event,), {"event": event}) if keys is not None else None,
+        once=once_for(keys, event) if keys is not None else None,
     )
 
 
@@ -131,7 +131,7 @@ def with_dsql_transaction(
         response = Response() if os.environ.get("_HANDLER") else None
         check = response.check if response is not None else None
         telemetry = Telemetry(decorated, logger=logger, metrics=metrics, tracer=tracer)
-        keys = _keys(idempotency, decorated, names=list(signature.parameters), read_only=read_only)
+        keys = keys_for(idempotency, decorated, names=list(signature.parameters), read_only=read_only)
         if source is None:
             open_at_init(options)
         run = run_in_transaction
@@ -141,7 +141,7 @@ def with_dsql_transaction(
             for each in args:
                 if is_durable(each):
                     raise TypeError(_durable(decorated))
-            once = _once(keys, args, kwargs) if keys is not None else None
+            once = once_for(keys, keys.event_of(args, kwargs)) if keys is not None else None
             before, after = args[:place], args[len(args) if place is None else place :]
             if len(after) <= len(behind):
                 return partial(decorated, *before, **dict(zip(behind, after, strict=False)), **kwargs), True, once
@@ -197,7 +197,7 @@ def _behind(signature: inspect.Signature, place: int | None) -> list[str]:
     return [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
 
 
-def _keys(
+def keys_for(
     idempotency: Idempotency | None, function: Callable[..., Any], *, names: Sequence[str] = (), read_only: bool
 ) -> Keys | None:
     """What recognizes the function's events. Raises `TypeError` where its key can't be remembered."""
@@ -212,10 +212,11 @@ def _keys(
     return Keys(idempotency, function, names)
 
 
-def _once(keys: Keys, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Once:
+def once_for(keys: Keys, event: Any) -> Once:
+    """The row of an event's key. Raises `IdempotencyKeyMissing`."""
     from .once import Once  # noqa: PLC0415 - costs nothing where it is not used
 
-    return Once(keys.idempotency, *keys.of(keys.event_of(arguments, keywords)))
+    return Once(keys.idempotency, *keys.of(event))
 
 
 def _durable(function: Callable[..., Any]) -> str:

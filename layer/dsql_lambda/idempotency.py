@@ -35,6 +35,8 @@ _SAME_EACH_TIME = (
     (("Sns",), ("Sns.Message",)),  # a record of SNS
     (("eventID", "kinesis"), ("kinesis.data",)),  # a record of Kinesis
     (("eventID", "dynamodb"), ("eventID",)),  # a record of a DynamoDB stream; its images may have sets, which have no order
+    (("raw_path", "method"), ("method", "raw_path", "query_string_parameters", "body")),  # VPC Lattice, and its second version
+    (("requestContext", "method"), ("method", "path", "queryStringParameters", "body")),
     (("requestContext",), ("requestContext.http.method", "httpMethod", "rawPath", "path", "queryStringParameters", "body")),
 )
 
