@@ -182,6 +182,9 @@ def test_every_alarm_that_production_needs_is_there(template: Any) -> None:
         assert "AlarmTopicArn" in str(each["AlarmActions"])
     always = {name for name in alarms if "Condition" not in template["Resources"][name]}
     assert always == {f"{name}ErrorsAlarm" for name in FUNCTIONS if name != "DurableOrder"}
+    assert {f"{name}ErrorsAlarm" for name in FUNCTIONS} <= set(alarms)
+    for name in ("ThrottlesAlarm", "UnknownOutcomesAlarm", "ExhaustedRetriesAlarm"):
+        assert len([each for each in alarms[name]["Metrics"] if "MetricStat" in each]) == len(FUNCTIONS), name
 
 
 def test_the_queue_leaves_a_batch_its_time(template: Any) -> None:
@@ -197,6 +200,8 @@ def test_the_dashboard_shows_our_metrics(template: Any) -> None:
     widgets = json.loads(body)["widgets"]
     for name in ("OccConflict", "TransactionAttempts", "TransactionDuration", "ConnectionOpened", "CommitOutcomeUnknown"):
         assert name in body
+    for metric in ("Errors", "Throttles"):
+        assert body.count(f'"AWS/Lambda", "{metric}"') == len(FUNCTIONS)
     places = [(each["x"], each["y"]) for each in widgets]
     assert len(set(places)) == len(places)
 
