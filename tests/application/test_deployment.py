@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,8 +16,11 @@ from typing import Any
 
 import boto3
 import pytest
+from deploy.setup_database import parse
 
+from dsql_lambda import RoleMapping
 from dsql_local import LocalDsql
+from dsql_local.cli.recipe import recipe
 from dsql_local.postgres.binaries import Binaries
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +185,21 @@ def deployed(run: Run, aws: dict[str, str], principals: dict[str, str]) -> dict[
 
 def balances(cluster: LocalDsql) -> dict[str | None, str | None]:
     return dict(cluster.execute("SELECT id, balance FROM accounts"))  # type: ignore[arg-type]
+
+
+def test_what_serve_says_to_type_fits_the_stack(tmp_path: Path) -> None:
+    """One line writes the local DSQL's address into the template, for a deployment connects too; another maps its principal."""
+    principal = "arn:aws:iam::123456789012:role/local"
+    lines = [each.strip() for each in recipe(ENDPOINT, ACCOUNT, SECRET, principal).splitlines()]
+    address = {"DSQL_HOSTADDR": "127.0.0.1", "DSQL_PORT": "5555", "DSQL_SSLROOTCERT": "-----BEGIN CERTIFICATE-----\nx"}
+    shutil.copy(ROOT / "template.yaml", tmp_path)
+    [point] = [each.replace("python", shlex.quote(sys.executable), 1) for each in lines if each.startswith("python -c")]
+    subprocess.run(["bash", "-c", point], cwd=tmp_path, env={**os.environ, **address}, check=True)
+    template = (tmp_path / "template.yaml").read_text(encoding="utf-8")
+    assert [template.count(f"{name}: {json.dumps(value)}") for name, value in address.items()] == [1, 1, 1]
+    [arguments] = [each.split('"')[1] for each in lines if each.startswith("make setup-database ARGS=")]
+    options = parse(shlex.split(arguments))
+    assert (options.endpoint, options.role) == (ENDPOINT, [RoleMapping("transfer", principal)])
 
 
 def test_the_emulator_listens_on_the_loopback_alone(emulator: subprocess.Popen[bytes]) -> None:

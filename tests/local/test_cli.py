@@ -81,8 +81,6 @@ def test_a_server_says_what_to_type_beside_an_aws_emulator(runtime, tmp_path):
     lines = [line.removeprefix("# ").strip() for line in said.splitlines()]
     assert any(line.startswith("BIND_HOST=127.0.0.1") and f"MINISTACK_ACCOUNT_ID={account}" in line for line in lines)
     assert any(line.startswith('make deploy PARAMETERS="ExistingClusterEndpoint=localdsql') for line in lines)
-    [point] = [line for line in lines if line.startswith("python -c")]
-    compile(point.removeprefix('python -c "').removesuffix('"'), "recipe", "exec")
     assert "which has 12 digits" in command("serve", "--account", "12", status=1)
 
 

@@ -1,17 +1,16 @@
 """What to type so that functions in an AWS emulator reach a local DSQL: the text that `serve` prints.
 
 Emulators give a function the account's number as access key, and the secret key that they were started with. So the local DSQL
-has to know that pair (`serve --account`). Functions find it by variables, which are given to each that is deployed.
+has to know that pair (`serve --account`), and the role of each function is the same to it. Functions find it by variables of the
+template: the stack's own migrate function connects while the stack is deployed.
 """
 
-__all__ = ["POINT_FUNCTIONS", "recipe"]
+__all__ = ["POINT_TEMPLATE", "recipe"]
 
-POINT_FUNCTIONS = (
-    "import boto3, os; api = boto3.client('lambda'); "
-    "local = {name: os.environ[name] for name in ('DSQL_HOST', 'DSQL_HOSTADDR', 'DSQL_PORT', 'DSQL_SSLROOTCERT')}; "
-    "[api.update_function_configuration(FunctionName=each['FunctionName'], "
-    "Environment={'Variables': {**each['Environment']['Variables'], **local}}) "
-    "for each in api.list_functions()['Functions'] if 'DSQL_HOST' in each.get('Environment', {}).get('Variables', {})]"
+POINT_TEMPLATE = (
+    "import json, os, pathlib; path = pathlib.Path('template.yaml'); text = path.read_text(); "
+    "[text := text.replace(name + ': ' + 2 * chr(34), name + ': ' + json.dumps(os.environ[name])) "
+    "for name in ('DSQL_HOSTADDR', 'DSQL_PORT', 'DSQL_SSLROOTCERT')]; path.write_text(text)"
 )
 
 
@@ -25,7 +24,8 @@ An AWS emulator beside it, such as MiniStack; export the variables above in both
   pip install ministack aws-sam-translator
   {loopback} MINISTACK_ACCOUNT_ID={account} AWS_SECRET_ACCESS_KEY={secret} python -m ministack
   export AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_REGION=us-east-1
+  python -c "{POINT_TEMPLATE}"
   make deploy PARAMETERS="ExistingClusterEndpoint={endpoint}"
-  make setup-database ARGS="--role-arn {principal}"
-  python -c "{POINT_FUNCTIONS}"
-  sam remote invoke TransferFunction --stack-name dsql-lambda --event-file events/transfer.json"""
+  make setup-database ARGS="--endpoint {endpoint} --role transfer={principal}"
+  sam remote invoke TransferFunction --stack-name dsql-lambda --event-file events/transfer.json
+  git checkout template.yaml  # takes the address out again, and your own changes of it"""
