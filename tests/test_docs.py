@@ -131,10 +131,43 @@ def test_a_json_block_has_a_record_in_each_line(language, code):
 
 @pytest.mark.parametrize(("language", "code"), blocks("toml"))
 def test_a_toml_block_sets_an_option_that_there_is(language, code, pytestconfig):
-    """An option of the pytest plugin, and a file that is there."""
-    for option, paths in tomllib.loads(code)["tool"]["pytest"]["ini_options"].items():
+    """An option of the pytest plugin."""
+    for option in tomllib.loads(code)["tool"]["pytest"]["ini_options"]:
         pytestconfig.getini(option)  # raises if there is none
-        assert all((ROOT / path).exists() for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("page", "files"),
+    [
+        ("README.md", {"test_page.py": "def test_a_conflict_is_retried"}),
+        ("docs/quick-start.md", {"app.py": "def lambda_handler", "test_app.py": "def test_a_transfer_survives_a_conflict"}),
+        ("docs/testing.md", {"test_page.py": "def test_a_conflict_is_retried"}),
+        ("docs/testing.md", {"pyproject.toml": "\ndsql_schema = "}),
+        ("docs/testing.md", {"conftest.py": "def dsql_schema"}),
+        ("docs/testing.md", {"conftest.py": "def dsql_template", "test_page.py": "def test_the_schema_takes_every_statement"}),
+    ],
+    ids=["README", "quick-start", "testing", "option", "fixture", "migrations"],
+)
+def test_the_tests_of_a_page_pass(tmp_path, page, files):
+    """In a project that has the functions, their migrations and a schema of accounts; without a test, one asks for the table."""
+    found = [code for _, code in BLOCK.findall((ROOT / page).read_text())]
+    for name in ("src", "migrations"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "schema.sql").write_text("CREATE TABLE accounts (id int PRIMARY KEY, balance int)")
+    (tmp_path / "test_page.py").write_text("def test_page(dsql):\n    dsql.execute('SELECT id, balance FROM accounts')\n")
+    for name, words in files.items():
+        [code] = [each for each in found if words in each]
+        (tmp_path / name).write_text(code)
+    ran = [name for name in files if name.startswith("test_")] or ["test_page.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ran],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def commands(code):
