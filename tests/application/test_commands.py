@@ -265,6 +265,25 @@ def test_sam_local_invokes_the_transfer(
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("function", "event", "expected"),
+    [
+        ("OrdersFunction", "orders", {"batchItemFailures": []}),
+        ("MigrateFunction", "migrate", {"applied": sorted(each.name for each in (ROOT / "migrations").glob("*.sql"))}),
+    ],
+)
+def test_sam_local_invokes_what_no_api_reaches(
+    own_containers: Containers, project: Path, temporary: Path, function: str, event: str, expected: object
+) -> None:
+    """A batch of orders, and the migrations on an empty cluster."""
+    arguments = command("--via", "sam", "--project", str(project), "--function", function, "--event", f"events/{event}.json")
+    done = subprocess.run(arguments, cwd=ROOT, env=surroundings(temporary), check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == expected
+    assert own_containers() == set()
+    assert list(temporary.iterdir()) == []
+
+
 def test_sam_local_keeps_its_container_for_warm_invocations(own_containers: Containers, project: Path, temporary: Path) -> None:
     """`sam local start-lambda`: one container for all, and none stays."""
     arguments = command("--via", "sam", "--warm", "2", "--project", str(project))
