@@ -20,7 +20,7 @@ import pytest
 from pg8000.converters import make_params
 from pg8000.types import PGInterval, Range
 
-from dsql_lambda.parameters import WRITERS, Writers, to_texts
+from dsql_lambda.parameters import WRITERS, Writers, oid_of, to_texts
 
 
 class Colour(enum.Enum):
@@ -292,6 +292,26 @@ def test_a_users_writer_may_be_any_callable_and_its_errors_are_its_own():
     assert to_texts([Unknown(), [Unknown()], (Unknown(),)], writers) == ["written", "{written}", "(written)"]
     with pytest.raises(ValueError, match="^mine$"):
         to_texts([{1}], writers)
+
+
+@pytest.mark.parametrize(
+    ("value", "oid"),
+    [
+        (np.int64(7), 23),
+        (np.int64(1 << 40), 20),
+        (np.uint64((1 << 64) - 1), 1700),
+        (np.int8(-1), 23),
+        (np.float64(1), 0),
+        (np.bool_(True), 0),
+        (np.timedelta64(5, "s"), 0),
+        (np.array([1]), 0),
+    ],
+    ids=repr,
+)
+def test_numpys_whole_numbers_say_what_they_are(value, oid):
+    """As `int` does, so that `:a > :b` compares numbers; what somebody else writes is left to the statement."""
+    assert oid_of(value, WRITERS) == oid
+    assert oid_of(value, WRITERS | {np.integer: str, np.ndarray: str}) == 0
 
 
 def test_numpy_is_never_imported():

@@ -55,7 +55,10 @@ def oid_of(value: Any, writers: Mapping[type, Writer]) -> int:
         return _INT4 if -0x80000000 <= value < 0x80000000 else _INT8 if -(1 << 63) <= value < 1 << 63 else _NUMERIC
     if kind is datetime:
         return _TIMESTAMP if value.tzinfo is None else 0
-    return _OIDS.get(kind.__name__, 0) if kind.__module__ in {"builtins", "datetime", "decimal"} else 0
+    module = kind.__module__
+    if module == "numpy" and _is_number_of_numpy(kind, value, writers):
+        return oid_of(int(value), writers)
+    return _OIDS.get(kind.__name__, 0) if module in {"builtins", "datetime", "decimal"} else 0
 
 
 _INT4, _INT8, _NUMERIC, _TIMESTAMP = 23, 20, 1700, 1114
@@ -202,6 +205,11 @@ def _json(value: Any) -> str:
     except (TypeError, ValueError) as error:
         kind = _BadType if isinstance(error, TypeError) else _BadValue
         raise kind(f"a dict is sent as JSON, and this one can't be: {error}") from error
+
+
+def _is_number_of_numpy(kind: type, value: Any, writers: Mapping[type, Writer]) -> bool:
+    """Is it a whole number that `_numpy` writes? A `timedelta64` is one of numpy's integers too."""
+    return issubclass(kind, sys.modules["numpy"].integer) and value.dtype.kind in "iu" and _writer_of(kind, writers) is _NUMPY
 
 
 def _numpy(value: Any, writers: Mapping[type, Writer]) -> str | None:
