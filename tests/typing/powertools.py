@@ -120,7 +120,7 @@ def route_of_the_middleware(tx: Annotated[Transaction, Depends(dsql_transaction)
 
 
 @router.get("/", middlewares=[middleware])
-@rest.get("/", middlewares=[DsqlTransactionMiddleware()])
+@rest.get("/", middlewares=[DsqlTransactionMiddleware(idempotency=Idempotency(key="body"))])
 def route_that_asks() -> dict[str, Any]:
     """Without `Depends`."""
     assert_type(dsql_transaction(), Transaction)
