@@ -576,7 +576,7 @@ def test_the_command_applies_shows_and_checks(dsql, folder):
     assert [each.text for each in split(dry.stdout)] == [each.text for script in (FIRST, SECOND) for each in split(script)]
     assert command(dsql, folder, "--check").returncode == 1
     done = command(dsql, folder, "--role", "notes_app=arn:aws:iam::123456789012:role/app")
-    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "==> 2 migrations applied")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "==> applied: 0001_step.sql, 0002_step.sql")
     assert dsql.execute("SELECT pg_role_name FROM sys.iam_pg_role_mappings") == [["notes_app"]]
     dsql.execute("AWS IAM REVOKE notes_app FROM 'arn:aws:iam::123456789012:role/app'; DROP ROLE notes_app")
     again = command(dsql, folder)

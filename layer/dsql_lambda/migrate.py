@@ -136,7 +136,7 @@ def main(arguments: Sequence[str]) -> int:
     except (DsqlError, OSError) as error:
         print(f"dsql_lambda.migrate: {error}", file=sys.stderr)
         return 1
-    _say(f"{len(applied)} migrations applied" if applied else "nothing to apply")
+    _say(f"applied: {', '.join(applied)}" if applied else "nothing to apply")
     return 0
 
 
