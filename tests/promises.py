@@ -128,6 +128,8 @@ class Path:
     """Does each run open a connection?"""
     says = False
     """Does each run log something?"""
+    imports = False
+    """Does each run import modules?"""
 
     def __init__(
         self, name: str, dsql: Apart, function: Callable[..., int] = write, *, conflicts: int = 0, is_cold: bool = False
@@ -173,6 +175,32 @@ class Path:
     def close(self) -> None:
         """After all."""
         cached_connection(self.options).close()
+
+
+class FirstFailurePath(Path):
+    """A conflict in a process that has met none: what only a failure needs is loaded on the way."""
+
+    imports = True
+    _MODULES = tuple(f"dsql_lambda.{name}" for name in ("failure", "occ", "records", "retry"))
+
+    def __init__(self, name: str, dsql: Apart) -> None:
+        super().__init__(name, dsql, read_and_write, conflicts=1)
+        self._loaded: dict[str, Any] = {}
+
+        @with_dsql_transaction(options=self.options, timeout=30, logger=quiet)
+        def handler(run: int, *, tx: Any) -> int:
+            self.ran += 1
+            return read_and_write(tx, run)
+
+        self.go = handler
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._loaded = {each: sys.modules.pop(each) for each in self._MODULES if each in sys.modules}
+
+    def tidy(self) -> None:
+        sys.modules.update(self._loaded)
+        super().tidy()
 
 
 class KeyedPath(Path):
@@ -400,6 +428,7 @@ PATHS: dict[str, Callable[[Apart], Path]] = {
     "cold": lambda dsql: Path("cold", dsql, is_cold=True),
     "read": lambda dsql: Path("read", dsql, read_and_write),
     "conflict": lambda dsql: Path("conflict", dsql, read_and_write, conflicts=1),
+    "first-failure": lambda dsql: FirstFailurePath("first-failure", dsql),
     "error": lambda dsql: Path("error", dsql, refuse),
     "rollback": lambda dsql: Path("rollback", dsql, roll_back),
     "stream": lambda dsql: Path("stream", dsql, stream_and_write),
@@ -502,7 +531,9 @@ def judged(path: Path, interruption: Interruption, figures: Figures, run: int) -
             of: BaseException | None = error
             while isinstance(of, (CommitOutcomeUnknown, TokenError)) and of.__cause__ is not None:
                 of = of.__cause__
-            if of is not interruption.raised and not isinstance(error, interruption.causes):
+            # What comes while `enum` makes a class, it raises anew: of the same type, with the same text.
+            is_anew = path.imports and str(of) == str(interruption.raised) and type(of) is type(interruption.raised)
+            if of is not interruption.raised and not is_anew and not isinstance(error, interruption.causes):
                 figures.fault(HUNG if isinstance(error, Hung) else REPLACED, repr(error), interruption.raised)
         else:
             said = f"value {value}"
