@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from subprocess import PIPE, Popen
+from typing import IO, Any, cast
 
 from dsql_lambda import ConnectOptions, connect
 from dsql_lambda.credentials import Credentials
@@ -22,18 +22,16 @@ from dsql_lambda.credentials import Credentials
 def served() -> Iterator[dict[str, str]]:
     """The variables that a client of it needs."""
     environ = {name: value for name, value in os.environ.items() if name != "AWS_LAMBDA_RUNTIME_API"}
-    command = [sys.executable, "-m", "dsql_local", "serve"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
+    process = Popen([sys.executable, "-m", "dsql_local", "serve"], stdout=PIPE, stderr=PIPE, text=True, env=environ)
+    stdout, stderr = cast("list[IO[str]]", [process.stdout, process.stderr])
     try:
-        if process.stdout is None or process.stderr is None:
-            raise RuntimeError("no pipe to the local DSQL")
         said = ""
         while not said.endswith(f"kill {process.pid}\n"):  # its last line
-            said += (line := process.stderr.readline())
+            said += (line := stderr.readline())
             if not line:
                 raise RuntimeError(f"the local DSQL did not start: {said}")
         # What it exports comes in one piece; the certificate has several lines.
-        words = shlex.split(os.read(process.stdout.fileno(), 65_536).decode())
+        words = shlex.split(os.read(stdout.fileno(), 65_536).decode())
         yield dict(word.split("=", 1) for word in words if word != "export")
     finally:
         process.terminate()

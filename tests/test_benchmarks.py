@@ -14,6 +14,9 @@ sys.path.insert(0, str(ROOT))  # `benchmarks` is a folder of the repository, not
 from benchmarks import charts, cold_start, contention, init_phase, many_rows, report  # noqa: E402
 from benchmarks.__main__ import CHAPTERS  # noqa: E402
 from benchmarks.lambda_process import Function, Run, run  # noqa: E402
+from benchmarks.local import options_of, served  # noqa: E402
+
+from dsql_lambda import connect  # noqa: E402
 
 DOCS = ROOT / "docs"
 PAGE = DOCS / "benchmarks.md"
@@ -141,3 +144,9 @@ def test_the_page_is_there_with_its_charts():
     for peer in ("aurora-dsql-python-connector", "psycopg", "asyncpg", "psycopg2-binary", "pg8000", "boto3"):
         assert re.search(rf"{peer}`? \d+\.\d+", page)
     assert [line for line in page.split("\n") if len(line) > 140 and not line.startswith(("|", "["))] == []
+
+
+def test_the_local_dsql_is_served_to_the_benchmarks():
+    """By its command, in a process of its own: what it prints is read up to its last line."""
+    with served() as environment, connect(options_of(environment)) as connection:
+        assert connection.run("SELECT 1") == [[1]]
