@@ -161,6 +161,16 @@ def stage(dsql: LocalDsql, options: ConnectOptions, wall_clock: WallClock) -> It
     stage.source.close()
 
 
+SERIAL = {"alarms", "bank", "contention", "cuts", "durable", "hostile_server", "interruptions"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The campaigns and the application's tests are serial: `-m "not serial" -n 2` runs the others on two processors."""
+    for item in items:
+        if item.path.parent.name == "application" or item.path.stem.removeprefix("test_") in SERIAL:
+            item.add_marker("serial")
+
+
 def pytest_report_header() -> str:
     """Which package is tested: the sources, or a built layer."""
     return f"dsql_lambda: {Path(dsql_lambda.__file__).parent}"
