@@ -20,11 +20,11 @@ import itertools
 import json
 import os
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from threading import get_ident
 from types import CodeType
 from typing import Self
 
@@ -70,11 +70,16 @@ class Stepper:
     """Counts the positions that this thread passes in our code, and raises at the one that it is told."""
 
     def __init__(self) -> None:
-        self._thread = threading.get_ident()
+        self._thread = get_ident()
         self._process = os.getpid()
         self._left = 0
         self.passed = 0
-        self._is_counting = False
+        self._callbacks = {
+            EVENTS.PY_START: self._start,
+            EVENTS.PY_RESUME: self._resume,
+            EVENTS.INSTRUCTION: self._instruction,
+            EVENTS.C_RETURN: self._after,
+        }
         self._kind: type[BaseException] = Alarm
         self._offsets: dict[CodeType, frozenset[int]] = {}
         self._names: dict[CodeType, dict[int, tuple[str, int | None]]] = {}
@@ -83,10 +88,6 @@ class Stepper:
 
     def __enter__(self) -> Self:
         monitoring.use_tool_id(TOOL, "interruptions")
-        monitoring.register_callback(TOOL, EVENTS.PY_START, self._start)
-        monitoring.register_callback(TOOL, EVENTS.PY_RESUME, self._resume)
-        monitoring.register_callback(TOOL, EVENTS.INSTRUCTION, self._instruction)
-        monitoring.register_callback(TOOL, EVENTS.C_RETURN, self._after)
         monitoring.set_events(TOOL, EVENTS.PY_START)
         monitoring.restart_events()
         return self
@@ -95,9 +96,12 @@ class Stepper:
         monitoring.set_events(TOOL, 0)
         for code in self._offsets:
             monitoring.set_local_events(TOOL, code, 0)
-        for event in (EVENTS.PY_START, EVENTS.PY_RESUME, EVENTS.INSTRUCTION, EVENTS.C_RETURN):
-            monitoring.register_callback(TOOL, event, None)
         monitoring.free_tool_id(TOOL)
+
+    def _listen(self, *, listens: bool) -> None:
+        """Be called at each position, or at none: what is not counted runs at its usual speed."""
+        for event, callback in self._callbacks.items():
+            monitoring.register_callback(TOOL, event, callback if listens else None)
 
     def at(self, position: int, kind: type[BaseException]) -> None:
         """Raise at this position of the next call, from 1; 0 raises nothing and counts."""
@@ -106,11 +110,11 @@ class Stepper:
     def call(self, function: Callable[[int], int], run: int) -> int:
         """`function(run)`. Afterwards `raised` is what was raised, if the position was reached, and `passed` how many were."""
         self.raised, self.passed = None, 0
-        self._is_counting = True
+        self._listen(listens=True)
         try:
             return function(run)
         finally:
-            self._is_counting = False
+            self._listen(listens=False)
             if os.getpid() != self._process:
                 os._exit(0)
 
@@ -124,27 +128,23 @@ class Stepper:
             self._names[code] = found
             self._offsets[code] = frozenset(offset for offset, (name, _) in found.items() if name not in CANNOT_RAISE)
             monitoring.set_local_events(TOOL, code, EVENTS.INSTRUCTION | EVENTS.PY_RESUME | EVENTS.CALL)
-        if self._is_counting:
-            self._pass("entering", code, offset)
+        self._pass("entering", code, offset)
         return None
 
     def _resume(self, code: CodeType, offset: int) -> None:
-        if self._is_counting:
-            self._pass("resuming", code, offset)
+        self._pass("resuming", code, offset)
 
     def _instruction(self, code: CodeType, offset: int) -> object:
         if offset not in self._offsets[code]:
             return monitoring.DISABLE
-        if self._is_counting:
-            self._pass("before", code, offset)
+        self._pass("before", code, offset)
         return None
 
     def _after(self, code: CodeType, offset: int, _callable: object, _argument: object) -> None:
-        if self._is_counting:
-            self._pass("after", code, offset)
+        self._pass("after", code, offset)
 
     def _pass(self, when: str, code: CodeType, offset: int) -> None:
-        if threading.get_ident() != self._thread:
+        if get_ident() != self._thread:
             return
         self.passed += 1
         if self.passed == self._left:
@@ -153,6 +153,7 @@ class Stepper:
             if self._kind is Fork and (child := os.fork()):
                 os.waitpid(child, 0)
                 return
+            self._listen(listens=False)
             self.raised = self._kind(f"raised {place}")
             raise self.raised
 
