@@ -113,8 +113,9 @@ setup-database: $(READY) ## create the function's database role, map it to its I
 deploy-check: $(READY) $(VENV)/.ministack ## deploy the stack on an AWS emulator, and invoke its function on a local DSQL
 	@REQUIRE_MINISTACK=1 "$(PYTHON)" -m pytest tests/application/test_deployment.py $(ARGS)
 
-test: $(READY) ## run the whole suite; REQUIRE_SAM_LOCAL=1 and REQUIRE_PG8000_SUITE=1 make what they name fail instead of skip (ARGS=)
-	@exec "$(PYTHON)" -m pytest $(ARGS)
+PARALLEL = "$(PYTHON)" -m pytest -m 'not serial' -n 2 --dist loadfile
+test: $(READY) ## run the whole suite, or what ARGS choose; REQUIRE_SAM_LOCAL=1 and REQUIRE_PG8000_SUITE=1 make what they name fail instead of skip (ARGS=)
+	@$(if $(strip $(ARGS)),exec "$(PYTHON)" -m pytest $(ARGS),$(PARALLEL) && exec "$(PYTHON)" -m pytest -m serial)
 
 test-in-image: $(READY) ## run the core's tests in Lambda's image of RUNTIME, such as python3.14, which Docker has (RUNTIME= ARGS=)
 	@exec .ci/test-in-image '$(RUNTIME:python%=%)' $(ARGS)
