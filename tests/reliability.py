@@ -122,8 +122,9 @@ For every source of connections: the cached one, a `Pool`, a `Connection`.
 {campaigns}
 
 A position is a place where CPython can raise what the running code did not: the entry of a function, before an instruction that
-may fail, and after a call into C, whose effect is there while its value is lost. {paths} paths have {positions:,} of them. An
-import is not interrupted: each path is warm, but for its connection.
+may fail, and after a call into C, whose effect is there while its value is lost. {paths} paths have {positions:,} of them.
+`first-failure` loads the modules that only a failure needs. No other import is interrupted: each path is warm, but for its
+connection.
 
 ## The figures
 
