@@ -74,7 +74,7 @@ class Stepper:
         self._process = os.getpid()
         self._left = 0
         self.passed = 0
-        self._callbacks = {
+        self._callbacks: dict[int, Callable[..., object]] = {
             EVENTS.PY_START: self._start,
             EVENTS.PY_RESUME: self._resume,
             EVENTS.INSTRUCTION: self._instruction,

@@ -19,12 +19,13 @@ from .fields import check_number
 from .idempotency import Idempotency, Keys, part_of
 from .multirow import MultiRow
 from .once import Once
+from .records import StructuredLogger
 from .retry import OCCRetryConfig
 from .row_chunks import Chunk, Range, chunks_of, merged, said_of
 from .runner import run_in_transaction
 from .subsegments import Tracer
 from .system import SYSTEM
-from .telemetry import StructuredLogger, Telemetry
+from .telemetry import Telemetry
 from .transaction import Transaction
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from .lambda_runtime import deadline_after, remaining_ms, turns_left
 from .options import ConnectOptions
 from .runner import run_in_transaction
 from .stacked import Response, called_of, is_durable, refuse_idempotent_below, seen_without_tx, signature_of
-from .telemetry import StructuredLogger, Telemetry
+from .telemetry import Telemetry
 from .transaction import Transaction
 
 R = TypeVar("R")
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     from .emf import Metrics
     from .idempotency import Idempotency, Keys
     from .once import Once
+    from .records import StructuredLogger
     from .retry import OCCRetryConfig
     from .subsegments import Tracer
 else:
-    Idempotency = Metrics = OCCRetryConfig = Tracer = Any  # for `typing.get_type_hints`: whoever uses one has loaded it
+    Idempotency = Metrics = OCCRetryConfig = StructuredLogger = Tracer = (
+        Any  # for `typing.get_type_hints`: whoever uses one has loaded it
+    )
 
 
 def run_transaction(

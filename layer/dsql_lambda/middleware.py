@@ -30,10 +30,11 @@ from .fields import check_number
 from .json_text import ResponseError, place_of_failure
 from .lambda_runtime import deadline_after
 from .options import ConnectOptions
+from .records import StructuredLogger
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction
 from .running import dsql_transaction
-from .telemetry import StructuredLogger, Telemetry
+from .telemetry import Telemetry
 from .transaction import Transaction
 
 if TYPE_CHECKING:

@@ -21,11 +21,12 @@ from .lease import Lease
 from .options import ConnectOptions
 from .pool_queue import PoolQueue
 from .pool_recycler import Recycler
+from .records import StructuredLogger
 from .retry import OCCRetryConfig, check_retry
 from .runner import run_in_transaction
 from .session import Session
 from .system import NEVER, SYSTEM, System
-from .telemetry import StructuredLogger, Telemetry
+from .telemetry import Telemetry
 from .transaction import Transaction
 
 T = TypeVar("T")

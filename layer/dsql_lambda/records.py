@@ -10,7 +10,17 @@ import logging
 import sys
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import Any, Protocol
+
+
+class StructuredLogger(Protocol):
+    """Powertools' `Logger`, the standard library's, a `LoggerAdapter`, structlog's, loguru's, or what takes `extra`."""
+
+    def info(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
+        """Log at INFO."""
+
+    def error(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
+        """Log at ERROR."""
 
 
 def default_logger(function: Callable[..., Any] | None, *, has_time: bool) -> tuple[Any, bool]:

@@ -35,13 +35,14 @@ from .decorator import check_call, deadline_of
 from .emf import Metrics
 from .errors import ConnectError, DeadlineExceeded, TransactionError
 from .options import OPTION_NAMES, ConnectOptions
+from .records import StructuredLogger
 from .retry import OCCRetryConfig
 from .runner import run_in_transaction
 from .session import Session as WireSession
 from .sqlalchemy_dialect import dialect_class, url_of
 from .subsegments import Tracer
 from .system import SYSTEM
-from .telemetry import StructuredLogger, Telemetry
+from .telemetry import Telemetry
 from .transaction import Transaction
 
 S = TypeVar("S", bound=Session)

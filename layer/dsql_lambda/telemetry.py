@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .system import NEVER, System
 
@@ -19,20 +19,11 @@ if TYPE_CHECKING:
     from .errors import OCCRetryExhausted
     from .observation import Observation, Observer
     from .occ import OCCConflict
+    from .records import StructuredLogger
     from .subsegments import Tracer
 
 _OPENTELEMETRY = "opentelemetry.trace"
 _IMPORT_SECONDS = 1.0  # what Powertools' import may take at 128 MB: not out of the reserve behind the deadline
-
-
-class StructuredLogger(Protocol):
-    """Powertools' `Logger`, the standard library's, a `LoggerAdapter`, structlog's, loguru's, or what takes `extra`."""
-
-    def info(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
-        """Log at INFO."""
-
-    def error(self, msg: Any, *args: Any, **kwargs: Any) -> Any:
-        """Log at ERROR."""
 
 
 class Telemetry:
