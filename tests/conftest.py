@@ -161,13 +161,14 @@ def stage(dsql: LocalDsql, options: ConnectOptions, wall_clock: WallClock) -> It
     stage.source.close()
 
 
-SERIAL = {"alarms", "bank", "contention", "cuts", "durable", "hostile_server", "interruptions"}
+CAMPAIGNS = {"alarms", "bank", "contention", "cuts", "durable", "hostile_server", "interruptions"}
+COMMANDS = {"commands", "deployment", "ledger_page"}  # they start Docker's containers, and interrupt `make`
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The campaigns and the application's tests are serial: `-m "not serial" -n 2` runs the others on two processors."""
+    """`-m "not serial" -n 2` runs the others on two processors."""
     for item in items:
-        if item.path.parent.name == "application" or item.path.stem.removeprefix("test_") in SERIAL:
+        if item.path.stem.removeprefix("test_") in CAMPAIGNS | COMMANDS:
             item.add_marker("serial")
 
 
