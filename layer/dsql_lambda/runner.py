@@ -281,6 +281,8 @@ def _run_and_commit(function: Callable[..., T], tx: Transaction, session: Sessio
 
 
 def _commit(value: Any, tx: Transaction, session: Session, evidence: Evidence, loop: Loop) -> Outcome:
+    if tx.after:
+        from . import after_commit  # noqa: F401, PLC0415 - an import that fails must fail before COMMIT
     observation = loop.observation
     if observation is not None:
         observation.begin_commit(evidence)
