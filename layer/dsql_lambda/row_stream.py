@@ -45,7 +45,6 @@ class RowStream(Iterator[dict[str, Any]]):
         return self
 
     def __next__(self) -> dict[str, Any]:
-        self._check()  # else rows that were never seen would look like none
         self._evidence.unfinished = "a stream"
         try:
             row = next(self._rows, None) if self._rows is not None else None
@@ -56,6 +55,7 @@ class RowStream(Iterator[dict[str, Any]]):
             self._keys = self._flight.results[-1].keys()
         self._evidence.unfinished = ""
         if row is None:
+            self._check()  # the end closes a stream: rows that were never seen would look like none
             raise StopIteration
         return dict(zip(self._keys, row, strict=True))
 
