@@ -113,6 +113,9 @@ def roll_back(tx: Any, run: int) -> int:
 
 _numbers = itertools.count(1)
 
+AT_ONCE = OCCRetryConfig(base_delay_ms=0.01, max_delay_ms=0.02)
+"""Three attempts, with hardly a wait between them."""
+
 
 class Path:
     """One way through the package, on a source of its own.
@@ -132,7 +135,15 @@ class Path:
     """Does each run import modules?"""
 
     def __init__(
-        self, name: str, dsql: Apart, function: Callable[..., int] = write, *, conflicts: int = 0, is_cold: bool = False
+        self,
+        name: str,
+        dsql: Apart,
+        function: Callable[..., int] = write,
+        *,
+        conflicts: int = 0,
+        is_cold: bool = False,
+        retry: OCCRetryConfig | None = AT_ONCE,
+        **keywords: Any,
     ) -> None:
         self.name = name
         self.dsql = dsql
@@ -143,9 +154,7 @@ class Path:
         self.is_cold = self.connects = is_cold
         self.ran = 0
 
-        @with_dsql_transaction(
-            options=self.options, timeout=30, logger=quiet, retry=OCCRetryConfig(base_delay_ms=0.01, max_delay_ms=0.02)
-        )
+        @with_dsql_transaction(options=self.options, timeout=30, logger=quiet, retry=retry, **keywords)
         def handler(run: int, *, tx: Any) -> int:
             self.ran += 1
             return function(tx, run)
@@ -184,15 +193,8 @@ class FirstFailurePath(Path):
     _MODULES = tuple(f"dsql_lambda.{name}" for name in ("failure", "occ", "records", "retry"))
 
     def __init__(self, name: str, dsql: Apart) -> None:
-        super().__init__(name, dsql, read_and_write, conflicts=1)
+        super().__init__(name, dsql, read_and_write, conflicts=1, retry=None)
         self._loaded: dict[str, Any] = {}
-
-        @with_dsql_transaction(options=self.options, timeout=30, logger=quiet)
-        def handler(run: int, *, tx: Any) -> int:
-            self.ran += 1
-            return read_and_write(tx, run)
-
-        self.go = handler
 
     def prepare(self) -> None:
         super().prepare()
@@ -207,25 +209,12 @@ class KeyedPath(Path):
     """With an idempotency key. `lost` says whether the first COMMIT is lost, and then whether it was applied: it is settled."""
 
     def __init__(self, name: str, dsql: Apart, *, lookup: Literal["first", "ride"] = "first", lost: bool | None = None) -> None:
-        super().__init__(name, dsql)
         key = Idempotency(key="@", lookup=lookup, scope=name)
+        super().__init__(name, dsql, idempotency=key)
         dsql.execute(key.create_table())
         self._lost = lost
         self.runs = 1 if lost in {None, True} else 2
         self.says = lost is not None
-
-        @with_dsql_transaction(
-            options=self.options,
-            timeout=30,
-            logger=quiet,
-            retry=OCCRetryConfig(base_delay_ms=0.01, max_delay_ms=0.02),
-            idempotency=key,
-        )
-        def handler(run: int, *, tx: Any) -> int:
-            self.ran += 1
-            return write(tx, run)
-
-        self.go = handler
 
     def prepare(self) -> None:
         super().prepare()
@@ -242,23 +231,14 @@ class ObservedPath(Path):
     """With metrics, a tracer and OpenTelemetry's SDK: what they are told is told between the steps of the transaction."""
 
     def __init__(self, name: str, dsql: Apart) -> None:
-        super().__init__(name, dsql)
         from aws_lambda_powertools.metrics import EphemeralMetrics
 
         self._metrics = EphemeralMetrics(namespace="Tests")
+        super().__init__(name, dsql, metrics=self._metrics, tracer=Blocks(), retry=OCCRetryConfig())
         self._stdout = sys.stdout
         self._nowhere = open(os.devnull, "w")  # noqa: PTH123, SIM115 - until `close`
         self._opentelemetry = _opentelemetry()
         self.says = True
-
-        @with_dsql_transaction(
-            options=self.options, timeout=30, logger=quiet, metrics=self._metrics, tracer=Blocks(), retry=OCCRetryConfig()
-        )
-        def handler(run: int, *, tx: Any) -> int:
-            self.ran += 1
-            return write(tx, run)
-
-        self.go = handler
 
     def prepare(self) -> None:
         super().prepare()
