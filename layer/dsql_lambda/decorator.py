@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from .records import StructuredLogger
     from .retry import OCCRetryConfig
     from .subsegments import Tracer
-else:
-    Idempotency = Metrics = OCCRetryConfig = StructuredLogger = Tracer = (
-        Any  # for `typing.get_type_hints`: whoever uses one has loaded it
-    )
+else:  # for `typing.get_type_hints`: whoever uses one has loaded it
+    Idempotency = Metrics = OCCRetryConfig = StructuredLogger = Tracer = Any
 
 
 def run_transaction(
